@@ -1,0 +1,166 @@
+"""Finds kernels by reading their files, and loads them where they run.
+
+`discover` reads syntax trees only: the pytest process learns ids, origins and tasks without torch or triton.
+`load_*` import for real and belong in worker processes. A second tree (the base commit of `--base`) is loaded under
+another package name; kernels use relative imports only, so that the two live side by side.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib
+import importlib.util
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .kernel import Kernel
+from .problem import Problem, Tier
+
+PACKAGE = "kernels"
+BASE_PACKAGE = "kernels_base"
+BASE_PREFIX = "base:"
+NOT_KERNELS = frozenset({"problem", "__init__"})
+
+
+@dataclass(frozen=True)
+class KernelInfo:
+    """What a kernel's source says of it."""
+
+    id: str
+    """Path below kernels/ without `.py`: `mla/triton_split_kv`; of the base commit, `base:mla/triton_split_kv`."""
+    family: str
+    origin: str
+    """A value of `Origin`, or `unknown` where the file is broken."""
+    tasks: tuple[str, ...]
+    uses_triton: bool
+    sha256: str
+    """Over the file and every file of kernels/ that it imports."""
+    broken: str | None = None
+    """Why the file cannot be used, as a sentence."""
+
+
+def families(root: Path) -> list[str]:
+    """Names of the family folders of the tree at `root`, sorted."""
+    return sorted(p.parent.name for p in (root / PACKAGE).glob("*/problem.py"))
+
+
+def discover(root: Path, prefix: str = "") -> dict[str, KernelInfo]:
+    """All kernels of the tree at `root` by id, in order of their ids."""
+    found: dict[str, KernelInfo] = {}
+    for family in families(root):
+        for path in sorted((root / PACKAGE / family).rglob("*.py")):
+            if path.stem not in NOT_KERNELS and not path.stem.startswith("_"):
+                name = path.relative_to(root / PACKAGE).with_suffix("").as_posix()
+                found[prefix + name] = _read_kernel(prefix + name, family, path, root)
+    return found
+
+
+def _read_kernel(kernel_id: str, family: str, path: Path, root: Path) -> KernelInfo:
+    sha256 = _closure_sha256(path, root)
+    try:
+        call = _find_declaration(ast.parse(path.read_bytes(), filename=str(path)))
+        given = {keyword.arg: keyword.value for keyword in call.keywords}
+        origin = given["origin"]
+        if not isinstance(origin, ast.Attribute):
+            raise ValueError("origin must be written as Origin.NAME")
+        tasks = tuple(ast.literal_eval(given["tasks"]))
+        uses_triton = bool(ast.literal_eval(given["uses_triton"])) if "uses_triton" in given else False
+        return KernelInfo(kernel_id, family, origin.attr.lower(), tasks, uses_triton, sha256)
+    except (SyntaxError, ValueError, KeyError) as error:
+        reason = f"missing argument {error}" if isinstance(error, KeyError) else str(error)
+        sentence = f"{PACKAGE}/{kernel_id.removeprefix(BASE_PREFIX)}.py declares no usable KERNEL: {reason}."
+        return KernelInfo(kernel_id, family, "unknown", (), False, sha256, sentence)
+
+
+def _find_declaration(tree: ast.Module) -> ast.Call:
+    for node in tree.body:
+        targets = node.targets if isinstance(node, ast.Assign) else []
+        named = any(isinstance(target, ast.Name) and target.id == "KERNEL" for target in targets)
+        if named and isinstance(node, ast.Assign) and isinstance(node.value, ast.Call):
+            return node.value
+    raise ValueError("the module has no top-level `KERNEL = Kernel(...)`; modules that are not kernels start with _")
+
+
+def source_closure(path: Path, root: Path) -> list[Path]:
+    """`path` and every module of kernels/ that it imports relatively, directly or not; sorted."""
+    seen: set[Path] = set()
+    todo = [path]
+    while todo:
+        current = todo.pop()
+        if current in seen or not current.is_file():
+            continue
+        seen.add(current)
+        try:
+            tree = ast.parse(current.read_bytes())
+        except (SyntaxError, ValueError):
+            continue
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and node.level:
+                folder = current.parents[node.level - 1]
+                module = folder.joinpath(*(node.module or "").split(".")) if node.module else folder
+                todo.append(module.with_suffix(".py"))
+                todo += [module / f"{alias.name}.py" for alias in node.names]
+    return sorted(p for p in seen if p.is_relative_to(root / PACKAGE))
+
+
+def _closure_sha256(path: Path, root: Path) -> str:
+    digest = hashlib.sha256()
+    for source in source_closure(path, root):
+        digest.update(source.relative_to(root).as_posix().encode() + b"\0" + source.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def load_problems(family: str, package: str = PACKAGE) -> tuple[dict[Tier, tuple[Problem, ...]], tuple[Problem, ...]]:
+    """A family's tiers and hard cases. Does not import torch. ValueError where two problems share an id."""
+    module = importlib.import_module(f"{package}.{family}.problem")
+    tiers, hard_cases = dict(module.PROBLEMS), tuple(module.HARD_CASES)
+    by_id: dict[str, Problem] = {}
+    for problem in (*hard_cases, *(p for tier in tiers.values() for p in tier)):
+        if by_id.setdefault(problem.id, problem) != problem:
+            raise ValueError(f"Two problems of {family} share the id {problem.id}: give their fields distinct tags.")
+    return tiers, hard_cases
+
+
+def load_problem(problem_id: str, package: str = PACKAGE) -> Problem:
+    """The problem that a record calls `<family>/<id>`. KeyError, as a sentence, where there is none."""
+    family, _, name = problem_id.partition("/")
+    tiers, hard_cases = load_problems(family, package)
+    for problem in (*hard_cases, *(p for tier in tiers.values() for p in tier)):
+        if problem.id == name:
+            return problem
+    raise KeyError(f"kernels/{family}/problem.py has no problem {name}: it was renamed or removed.")
+
+
+def problem_as_seen_by(kernel_id: str, problem_id: str) -> Problem:
+    """The problem in the tree that the kernel comes from: a base's kernels know their own commit's class."""
+    return load_problem(problem_id, BASE_PACKAGE if kernel_id.startswith(BASE_PREFIX) else PACKAGE)
+
+
+def problem_key(problem: Problem) -> str:
+    """The id that records use: `<family>/<Problem.id>`."""
+    return f"{problem.family}/{problem.id}"
+
+
+def load_kernel(kernel_id: str, package: str = PACKAGE) -> Kernel:
+    """Import a kernel's module and return its KERNEL. Ids with `base:` come from the tree loaded as the base."""
+    if kernel_id.startswith(BASE_PREFIX):
+        kernel_id, package = kernel_id.removeprefix(BASE_PREFIX), BASE_PACKAGE
+    module: Any = importlib.import_module(f"{package}.{kernel_id.replace('/', '.')}")
+    kernel: Kernel = module.KERNEL
+    return kernel
+
+
+def load_tree(root: Path, alias: str) -> None:
+    """Import the `kernels` package of the tree at `root` under the name `alias`."""
+    folder = root / PACKAGE
+    spec = importlib.util.spec_from_file_location(
+        alias, folder / "__init__.py", submodule_search_locations=[str(folder)]
+    )
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{root} holds no kernels/__init__.py: it is not a kernelgate tree.")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[alias] = module
+    spec.loader.exec_module(module)

@@ -1,0 +1,162 @@
+"""A problem: one point of a family's size sweep, and everything that it implies.
+
+A family is a folder with a `problem.py` that defines one `Problem` subclass a task and two module constants:
+
+    PROBLEMS: Mapping[Tier, tuple[Problem, ...]]    # the sweep; each tier is listed whole
+    HARD_CASES: tuple[Problem, ...]                 # odd sizes and edge cases: checked at every tier, never timed
+
+torch is imported inside functions only: collecting tests must not load it.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from enum import Enum
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    import torch
+
+    from .device import Device
+
+Inputs = dict[str, "torch.Tensor"]
+Outputs = dict[str, "torch.Tensor"]
+NullKernel = Callable[[Inputs], Outputs]
+
+
+class Tier(str, Enum):
+    """Which problems a run takes."""
+
+    SMOKE = "smoke"
+    CI = "ci"
+    FULL = "full"
+
+
+class Residency(str, Enum):
+    """Where an input lies when a timed call starts. Part of what a problem means."""
+
+    COLD = "cold"
+    """Flushed from every cache: KV caches, weights."""
+    WARM = "warm"
+    """Touched after the flush: activations, index tables."""
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """Shape and dtype (torch's name, `bfloat16`) of one output, which owns dense memory in any order of dimensions."""
+
+    shape: tuple[int, ...]
+    dtype: str
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """How far an output may lie from the fp32 reference.
+
+    Both must hold, with rms over the finite elements of one output:
+    `|actual - expected| <= atol + atol_rms * rms(expected) + rtol * |expected|` everywhere, and
+    `rms(actual - expected) <= relative_rms * rms(expected)`. Infinities must match exactly; NaN never passes.
+    """
+
+    rtol: float
+    relative_rms: float
+    atol: float = 0.0
+    atol_rms: float = 0.0
+
+
+@dataclass(frozen=True)
+class Cost:
+    """The least work that a problem's drawn inputs allow."""
+
+    flops: int
+    """Floating-point operations; a fused multiply-add counts as two."""
+    cold_read_bytes: int
+    """Unique bytes of cold inputs read, counted from the actual lengths and page tables."""
+    write_bytes: int
+    """Bytes of outputs. What fits the last-level cache need not reach memory within the call."""
+    compute_dtype: str
+    """The dtype (torch's name) whose peak rate bounds `flops`."""
+
+
+@dataclass(frozen=True)
+class Problem(ABC):
+    """Base of every family's problems. Subclasses are frozen dataclasses of plain values.
+
+    Each field carries `metadata={"tag": ...}` through `tagged`: the short name that it has in the id.
+    """
+
+    family: ClassVar[str]
+    task: ClassVar[str]
+    """What is computed, `decode`; leads the id."""
+    residency: ClassVar[Mapping[str, Residency]]
+    """For every input by name."""
+    activations: ClassVar[tuple[str, ...]]
+    """Inputs that are redrawn in place before every timed call."""
+    plan_inputs: ClassVar[tuple[str, ...]]
+    """Inputs (lengths, tables) that a kernel's `plan` may read; fixed within a launch, fresh in the next."""
+
+    @property
+    def id(self) -> str:
+        """Identity, derived from all fields: `decode-b64-q1-s4096-...`. Valid in pytest's -k, unique in a family."""
+        return "-".join([self.task, *(_tag(f.metadata["tag"], getattr(self, f.name)) for f in fields(self))])
+
+    def field_values(self) -> dict[str, Any]:
+        """All fields as JSON values, for records."""
+        return {f.name: getattr(self, f.name) for f in fields(self)}
+
+    @abstractmethod
+    def make_inputs(self, seed: int, device: str, distribution: str = "normal") -> Inputs:
+        """Draw all inputs on torch device `device`. Device `meta` gives shapes only."""
+
+    @abstractmethod
+    def redraw(self, inputs: Inputs, generator: torch.Generator) -> None:
+        """Refill `activations` in place, asynchronously, from a generator on the inputs' device."""
+
+    def shorten(self, inputs: Inputs, generator: torch.Generator) -> bool:
+        """Refill `plan_inputs` in place with other, not larger, lengths; False where the task has none.
+
+        Used to see whether a captured graph still computes the right thing when lengths change under it.
+        """
+        return False
+
+    @abstractmethod
+    def output_specs(self) -> dict[str, TensorSpec]:
+        """Shape and dtype of every output."""
+
+    @abstractmethod
+    def tolerances(self) -> dict[str, Tolerance]:
+        """One tolerance per output."""
+
+    @abstractmethod
+    def cost(self, inputs: Inputs) -> Cost:
+        """FLOPs and least bytes of these drawn inputs."""
+
+    @abstractmethod
+    def memory_bytes(self) -> int:
+        """Device memory of all inputs and outputs, without the workspaces of kernels."""
+
+    @abstractmethod
+    def null_kernels(self) -> Mapping[str, NullKernel]:
+        """Wrong kernels that a lax tolerance would accept; every one of them must be rejected."""
+
+    def unsupported_by(self, device: Device) -> str | None:
+        """Why `device` cannot run this problem at all (a missing dtype), or None."""
+        return None
+
+    distributions: ClassVar[tuple[str, ...]] = ("normal",)
+    """Names that `make_inputs` accepts; correctness runs every one of them."""
+
+
+def tagged(tag: str, default: Any = ...) -> Any:
+    """A dataclass field with the short name that it has in ids."""
+    from dataclasses import field
+
+    return field(metadata={"tag": tag}) if default is ... else field(default=default, metadata={"tag": tag})
+
+
+def _tag(tag: str, value: Any) -> str:
+    if isinstance(value, bool):
+        return tag if value else f"no{tag}"
+    return f"{tag}{value:.5g}" if isinstance(value, float) else f"{tag}{value}"
