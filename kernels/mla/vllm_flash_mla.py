@@ -1,0 +1,38 @@
+"""FlashMLA as vLLM builds it. See _flash_mla.py."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..kernel import Kernel, Origin
+from . import _flash_mla
+
+if TYPE_CHECKING:
+    from ..device import Device
+    from ..problem import Inputs
+    from .problem import MLADecode
+
+
+def plan(problem: MLADecode, plan_inputs: Inputs, device: Device) -> _flash_mla.Plan:
+    """FlashMLA's scheduling, by this build."""
+    from vllm.third_party.flashmla import flash_mla_interface
+
+    return _flash_mla.plan(flash_mla_interface, problem, plan_inputs)
+
+
+def version() -> str:
+    """The package's version."""
+    import vllm
+
+    return f"vllm {vllm.__version__}"
+
+
+KERNEL = Kernel(
+    origin=Origin.VENDOR,
+    tasks=("decode",),
+    supports=_flash_mla.supports,
+    requires=("vllm._flashmla_C", "vllm.third_party.flashmla.flash_mla_interface"),
+    plan=plan,
+    run=_flash_mla.run,
+    version=version,
+)
