@@ -1,0 +1,119 @@
+"""Correctness: a kernel's outputs against the fp32 reference, in a process that the kernel never ran in.
+
+The referee draws the inputs again from their seed, runs the family's reference and compares. It reads outputs as bytes
+and believes nothing that the kernel's process said of them beyond what it can verify by their size.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from kernels import discover
+from kernels.kernel import Origin
+from kernels.problem import Inputs, Outputs, Problem, TensorSpec, Tolerance
+
+
+def referee(
+    problem: str,
+    tensors_on: str,
+    seed: int,
+    distribution: str,
+    outputs: dict[str, dict[str, Any]],
+    factors: dict[str, float],
+    redraw_seed: int | None = None,
+) -> dict[str, Any]:
+    """Judge the outputs that lie in files. Returns {status, reason, sentence, errors, cost}."""
+    expected = _expected(problem, tensors_on, seed, distribution, redraw_seed)
+    case = discover.load_problem(problem)
+    errors: dict[str, dict[str, float]] = {}
+    for name, spec in case.output_specs().items():
+        fault = _form_fault(name, spec, outputs)
+        if fault:
+            return {"status": "incorrect", "reason": "wrong_form", "sentence": fault, "errors": errors}
+        actual = _read(spec, outputs[name]).to(tensors_on).float() * factors.get(name, 1.0)
+        errors[name], fault = compare(actual, expected[name], case.tolerances()[name])
+        if fault:
+            sentence = f"Output {name} is wrong: {fault}."
+            return {"status": "incorrect", "reason": "wrong_output", "sentence": sentence, "errors": errors}
+    return {"status": "correct", "reason": "correct", "sentence": "", "errors": errors}
+
+
+def compare(actual: torch.Tensor, expected: torch.Tensor, tolerance: Tolerance) -> tuple[dict[str, float], str | None]:
+    """Errors of `actual` against `expected` (fp32, same shape), and the fault in words or None. See `Tolerance`."""
+    finite = torch.isfinite(expected)
+    difference = torch.where(finite, actual - expected, 0.0)
+    rms = _rms(torch.where(finite, expected, 0.0))
+    size = f"{actual.numel()} elements"
+    if bool(actual.isnan().any()):
+        return {}, f"{int(actual.isnan().sum())} of {size} are NaN or were never written"
+    if not torch.equal(actual[~finite], expected[~finite]) or not bool(torch.isfinite(actual[finite]).all()):
+        return {}, "infinities stand where the reference has none, or are missing where it has them"
+    allowed = tolerance.atol + tolerance.atol_rms * rms + tolerance.rtol * expected.abs()
+    excess = difference.abs() - torch.where(finite, allowed, float("inf"))
+    errors = {"max_error": float(difference.abs().max()), "relative_rms": _rms(difference) / rms if rms else 0.0}
+    if bool((excess > 0).any()):
+        worst = int(excess.argmax())
+        at = tuple(int(i) for i in torch.unravel_index(torch.tensor(worst), expected.shape))
+        got, want = float(actual.flatten()[worst]), float(expected.flatten()[worst])
+        return (
+            errors,
+            f"{int((excess > 0).sum())} of {size} are out of tolerance, worst at {at}: {got:.6g} for {want:.6g}",
+        )
+    if _rms(difference) > tolerance.relative_rms * rms:
+        return (
+            errors,
+            f"its relative RMS error is {errors['relative_rms']:.2e}; {tolerance.relative_rms:.2e} is allowed",
+        )
+    return errors, None
+
+
+def _rms(values: torch.Tensor) -> float:
+    return math.sqrt(float(values.double().square().mean())) if values.numel() else 0.0
+
+
+def _form_fault(name: str, spec: TensorSpec, outputs: dict[str, dict[str, Any]]) -> str | None:
+    if name not in outputs:
+        return f"It returned no output {name}; it returned {', '.join(sorted(outputs)) or 'nothing'}."
+    got = outputs[name]
+    if tuple(got["shape"]) != spec.shape or got["dtype"] != spec.dtype:
+        return f"Output {name} is {got['dtype']}{got['shape']}; it must be {spec.dtype}{list(spec.shape)}."
+    if not got["dense"]:
+        return f"Output {name} has gaps, or elements that share memory (an expanded tensor)."
+    expected_bytes = math.prod(spec.shape) * getattr(torch, spec.dtype).itemsize
+    if Path(got["file"]).stat().st_size != expected_bytes:
+        return f"Output {name} does not hold the {expected_bytes} bytes that its shape needs."
+    return None
+
+
+def _read(spec: TensorSpec, described: dict[str, Any]) -> torch.Tensor:
+    data = bytearray(Path(described["file"]).read_bytes())
+    return torch.frombuffer(data, dtype=getattr(torch, spec.dtype)).view(spec.shape)
+
+
+@functools.lru_cache(maxsize=2)  # kernels of one problem come one after the other
+def _expected(problem_id: str, tensors_on: str, seed: int, distribution: str, redraw_seed: int | None) -> Outputs:
+    problem = discover.load_problem(problem_id)
+    inputs = _inputs(problem_id, tensors_on, seed, distribution)
+    if redraw_seed is not None:
+        problem.redraw(inputs, torch.Generator(tensors_on).manual_seed(redraw_seed))
+    with torch.inference_mode():
+        return {name: value.float() for name, value in _reference(problem)(inputs, problem).items()}
+
+
+@functools.lru_cache(maxsize=1)  # a KV cache can be large: keep one
+def _inputs(problem_id: str, tensors_on: str, seed: int, distribution: str) -> Inputs:
+    return discover.load_problem(problem_id).make_inputs(seed, tensors_on, distribution)
+
+
+@functools.cache
+def _reference(problem: Problem) -> Any:
+    root = Path(discover.__file__).parents[1]
+    for info in discover.discover(root).values():
+        if info.family == problem.family and info.origin == Origin.REFERENCE.value and problem.task in info.tasks:
+            return discover.load_kernel(info.id).run
+    raise LookupError(f"kernels/{problem.family}/ has no kernel of origin reference for the task {problem.task}.")

@@ -1,0 +1,210 @@
+"""From a run's record to verdicts: which pairs are asked what, and what their launches answer.
+
+Pure: reads the record (run.json, or the journal so far), so that a scheduler can ask after each launch what is still
+undecided, and a report can judge again without a GPU.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from .bands import Bands, bands_for
+from .drift import drift, mark_stale, rival_improved
+from .evidence import launch_score
+from .gate import judge_base, judge_claim, judge_unclaimed
+from .verdict import Reason, Status, Verdict, is_decided
+
+BASE_PREFIX = "base:"
+Run = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One question to a run: a claim, the kernel against its base, or how fast an unclaimed kernel is."""
+
+    kind: str
+    """`claim`, `base` or `unclaimed`."""
+    kernel: str
+    problem: str
+    rival: str | None = None
+    """None for an unclaimed kernel: the fastest vendor kernel that was measured, or else the reference."""
+    factor: float | None = None
+    proven_utc: str | None = None
+    kernel_sha256: str | None = None
+    """The kernel's source when the claim was made; where it is another now, inconclusive is red."""
+    stored_us: tuple[float, float] | None = None
+    """Kernel and rival when the claim was made."""
+    stored_environment: tuple[tuple[str, str], ...] = ()
+    unchanged: bool = False
+    """For a base: both compile to the same code, so nothing needs to be measured."""
+
+    @property
+    def id(self) -> str:
+        """`<kernel> > <rival> @ <problem>`."""
+        return f"{self.kernel} > {self.rival or '?'} @ {self.problem}"
+
+
+@dataclass(frozen=True)
+class Ruling:
+    """A comparison with its verdict."""
+
+    comparison: Comparison
+    rival: str | None
+    verdict: Verdict
+    red: bool
+    """Whether the run fails on it."""
+    decided: bool
+    """Whether more launches cannot change it."""
+
+    def to_json(self) -> dict[str, Any]:
+        """As run.json holds it."""
+        names = {"kernel": self.comparison.kernel, "rival": self.rival, "problem": self.comparison.problem}
+        return names | {"kind": self.comparison.kind} | self.verdict.to_json()
+
+
+@dataclass(frozen=True)
+class Court:
+    """What all rulings of a run share."""
+
+    device_kind: str
+    num_claims: int
+    """All claims of the device, selected or not."""
+    num_bases: int
+    now: datetime
+    strict: bool = False
+    stored: Mapping[tuple[str, str, str], Sequence[float]] | None = None
+    """(kernel, rival, problem) -> launch scores of earlier runs of the same code."""
+
+    def rule(self, comparison: Comparison, run: Run) -> Ruling:
+        """The verdict on one comparison as of now."""
+        rival = comparison.rival or fastest_rival(run, comparison.kernel, comparison.problem)
+        verdict = self._verdict(comparison, rival, run)
+        return Ruling(comparison, rival, verdict, self._is_red(comparison, verdict, run), is_decided(verdict))
+
+    def _verdict(self, comparison: Comparison, rival: str | None, run: Run) -> Verdict:
+        if comparison.unchanged:
+            return Verdict(
+                Status.HOLDS, Reason.UNCHANGED, f"{comparison.kernel} compiles to the same code as at the base."
+            )
+        trouble = kernel_trouble(run, comparison.kernel, comparison.problem)
+        if trouble:
+            return trouble
+        if rival is None:
+            sentence = f"{comparison.kernel} was not timed beside any vendor's kernel or the reference."
+            return Verdict(Status.UNCLAIMED, Reason.TOO_FEW_LAUNCHES, sentence)
+        rival_trouble = kernel_trouble(run, rival, comparison.problem)
+        if rival_trouble:
+            sentence = f"The rival {rival} gave no times to compare with: {rival_trouble.sentence}"
+            return Verdict(Status.INCONCLUSIVE, Reason.NOT_MEASURED, sentence, factor_claimed=comparison.factor)
+        return self._measured_verdict(comparison, rival, run)
+
+    def _measured_verdict(self, comparison: Comparison, rival: str, run: Run) -> Verdict:
+        kernel, problem = comparison.kernel, comparison.problem
+        fresh = scores(run, kernel, rival, problem)
+        stored = list((self.stored or {}).get((kernel, rival, problem), ()))
+        times_us = median_us(run, kernel, problem), median_us(run, rival, problem)
+        known_us = [t for t in comparison.stored_us or times_us if t is not None]
+        bands = bands_for(self.device_kind, min(known_us) if known_us else 1e3)
+        bands = replace(bands, k_max=bands.k_max + len(stored))
+        names = {"kernel": kernel, "rival": rival}
+        if comparison.kind == "base":
+            return judge_base([*stored, *fresh], max(1, self.num_bases), bands, **names)
+        if comparison.factor is None:
+            return judge_unclaimed(fresh, bands, **names)
+        verdict = judge_claim([*stored, *fresh], comparison.factor, max(1, self.num_claims), bands, **names)
+        verdict = self._explain(comparison, verdict, times_us, run, bands)
+        return mark_stale(verdict, comparison.proven_utc, self.now) if comparison.proven_utc else verdict
+
+    def _explain(
+        self,
+        comparison: Comparison,
+        verdict: Verdict,
+        times_us: tuple[float | None, float | None],
+        run: Run,
+        bands: Bands,
+    ) -> Verdict:
+        if comparison.stored_us is None or times_us[0] is None or times_us[1] is None:
+            return verdict
+        stored, now = dict(comparison.stored_environment), {k: str(v) for k, v in run["environment"].items()}
+        return rival_improved(verdict, drift(*comparison.stored_us, times_us[0], times_us[1], stored, now), bands)
+
+    def _is_red(self, comparison: Comparison, verdict: Verdict, run: Run) -> bool:
+        """Whether the run fails on it. A claim that could not be judged at all is red: unknown is not pass."""
+        if verdict.status in (Status.REGRESSED, Status.INCORRECT, Status.FAILED):
+            return True
+        if comparison.kind == "unclaimed":
+            return False
+        if verdict.status is Status.SKIPPED or verdict.reason is Reason.NOT_MEASURED:
+            return True
+        if verdict.status is not Status.INCONCLUSIVE:
+            return False
+        now = run["kernels"].get(comparison.kernel, {}).get("source_sha256")
+        code_changed = comparison.kind == "base" or (
+            comparison.kernel_sha256 is not None and now != comparison.kernel_sha256
+        )
+        return self.strict or code_changed
+
+
+def kernel_trouble(run: Run, kernel: str, problem: str) -> Verdict | None:
+    """A verdict on a kernel that was found wrong, failed or cannot run this problem; None where nothing is known."""
+    for check in run["checks"]:
+        if check["kernel"] == kernel and check["problem"] == problem and check["status"] != "correct":
+            return _trouble(check["status"], check["reason"], f"{kernel}: {check['sentence']}")
+    for launch in run["launches"]:
+        for failure in launch["failures"]:
+            if failure["kernel"] == kernel and failure["problem"] == problem:
+                wrong = Reason(failure["reason"]) in WRONG
+                status = "incorrect" if wrong else "failed"
+                return _trouble(status, failure["reason"], f"{kernel}: {failure['sentence']}")
+    return None
+
+
+WRONG = frozenset({Reason.WRONG_OUTPUT, Reason.WRONG_FORM, Reason.INPUTS_CHANGED, Reason.BELOW_LIGHT_SPEED})
+
+
+def _trouble(status: str, reason: str, sentence: str) -> Verdict:
+    return Verdict(Status(status), Reason(reason), sentence)
+
+
+def scores(run: Run, kernel: str, rival: str, problem: str) -> list[float]:
+    """One score a launch that timed both: the median over its blocks of ln(t_rival / t_kernel)."""
+    found = []
+    for launch in run["launches"]:
+        times = _times(launch, problem, {kernel, rival})
+        if times:
+            found.append(launch_score(times[kernel], times[rival]))
+    return found
+
+
+def median_us(run: Run, kernel: str, problem: str) -> float | None:
+    """Median over launches of a kernel's median time, or None where it was not timed."""
+    medians = [statistics.median(t[kernel]) for t in (_times(x, problem, {kernel}) for x in run["launches"]) if t]
+    return statistics.median(medians) if medians else None
+
+
+def _times(launch: Run, problem: str, kernels: Collection[str]) -> Mapping[str, list[float]] | None:
+    """Block times of a launch's first measurement (its best timer) that has all of these kernels."""
+    for measurement in launch["measurements"]:
+        if measurement["problem"] == problem and all(measurement["times_us"].get(k) for k in kernels):
+            times: Mapping[str, list[float]] = measurement["times_us"]
+            return times
+    return None
+
+
+def fastest_rival(run: Run, kernel: str, problem: str) -> str | None:
+    """The fastest measured vendor kernel other than `kernel`, or else the reference; None where neither was timed."""
+    for origin in ("vendor", "reference"):
+        timed = [
+            (time_us, other)
+            for other, entry in run["kernels"].items()
+            if entry["origin"] == origin and other != kernel and not other.startswith(BASE_PREFIX)
+            for time_us in [median_us(run, other, problem)]
+            if time_us is not None
+        ]
+        if timed:
+            return min(timed)[1]
+    return None
