@@ -1,0 +1,1 @@
+"""Measuring: worker processes, launches of interleaved blocks, precompilation."""

@@ -1,0 +1,37 @@
+"""The base of `--base REF`: the tree of another commit, checked out beside this one."""
+
+from __future__ import annotations
+
+import atexit
+import shutil
+import subprocess
+import tarfile
+import tempfile
+from io import BytesIO
+from pathlib import Path
+
+
+class BaseError(Exception):
+    """The base cannot be had; the text says why."""
+
+
+def checked_out(root: Path, ref: str) -> tuple[str, str, Path]:
+    """(ref, its SHA, a temporary folder with its kernels/). The folder goes when this process ends."""
+    found = _git(root, "rev-parse", "--verify", "--quiet", f"{ref}^{{commit}}")
+    if found.returncode:
+        raise BaseError(
+            f"--base {ref}: git knows no such commit in {root}. Fetch it first (git fetch origin), or name another."
+        )
+    sha = found.stdout.decode().strip()
+    archive = _git(root, "archive", "--format=tar", sha, "kernels")
+    if archive.returncode:
+        raise BaseError(f"--base {ref}: commit {sha[:12]} has no kernels/ folder to measure against.")
+    folder = Path(tempfile.mkdtemp(prefix="kernelgate-base-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    with tarfile.open(fileobj=BytesIO(archive.stdout)) as tar:
+        tar.extractall(folder, filter="data")
+    return ref, sha, folder
+
+
+def _git(root: Path, *arguments: str) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, check=False)

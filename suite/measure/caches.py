@@ -1,0 +1,34 @@
+"""Cache states before a timed call: cold is flushed, warm is touched after the flush."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from kernels.problem import Inputs, Problem, Residency
+
+GPU_FLUSH_FACTOR = 4
+"""Flushed bytes over last-level cache bytes: 240 MB on an H200; on an MI300X with its 256 MB, 1 GiB."""
+CPU_FLUSH_FACTOR = 2
+MIN_FLUSH_BYTES = 64 << 20
+
+
+def flush_and_touch(problem: Problem, inputs: Inputs, torch_device: str, cache_bytes: int) -> Callable[[], None]:
+    """What to enqueue before a timed call.
+
+    The flush only reads: reading evicts what lay in the caches, and writes back what was dirty, before the interval
+    begins. Then every warm input is read once.
+    """
+    factor = CPU_FLUSH_FACTOR if torch_device == "cpu" else GPU_FLUSH_FACTOR
+    size = max(MIN_FLUSH_BYTES, factor * cache_bytes)
+    buffer = torch.randint(0, 1 << 30, (size // 4,), dtype=torch.int32, device=torch_device)
+    warm = [t.view(-1).view(torch.uint8) for name, t in inputs.items() if problem.residency[name] is Residency.WARM]
+
+    def before() -> None:
+        buffer.amax()
+        for tensor in warm:
+            if tensor.numel():
+                tensor.amax()
+
+    return before

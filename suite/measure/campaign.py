@@ -1,0 +1,257 @@
+"""All measuring of one run, seen from the parent: cases, launches, and the journal that they go into.
+
+The pytest process never touches the device. It sends cases to a candidate's worker, hands the outputs to the referee's
+worker, and appends each result to the journal before it goes on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Collection
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from kernels.device import Device
+from kernels.discover import KernelInfo, load_problem
+from kernels.problem import Cost
+
+from ..device.clocks import snapshot
+from ..device.specs import light_speed_us
+from ..record.schema import now_utc
+from .crew import Crew, Stopwatch
+
+CASE_TIMEOUT_S = 420.0
+"""Long, because a kernel may compile on its first call."""
+LAUNCH_TIMEOUT_S = 300.0
+GPU_BUDGET_S, CPU_BUDGET_S = 0.4, 4.0
+"""Timed seconds for one problem in one launch."""
+GPU_BLOCKS, CPU_BLOCKS = 50, 25
+
+Factors = dict[str, dict[str, float]]
+"""Kernel id -> its `output_factors`."""
+
+
+class Appends(Protocol):
+    """A journal, as far as measuring needs one."""
+
+    def append(self, event: dict[str, Any]) -> None:
+        """Write one event."""
+
+
+@dataclass
+class Campaign:
+    """What one run measures with. Close it at the end."""
+
+    crew: Crew
+    journal: Appends
+    run_id: str
+    seed: int
+    interpreter_device: Callable[[str], Device | None] = lambda problem: None
+    """On a machine without a GPU: the GPU whose plan Triton's interpreter executes, by problem."""
+    factors: Factors = field(default_factory=dict)
+    phases_s: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._scratch = Path(tempfile.mkdtemp(prefix="kernelgate-", dir=_scratch_parent(self.crew.log_path.parent)))
+
+    def close(self) -> None:
+        """End all workers and remove the outputs that they left."""
+        self.crew.close()
+        shutil.rmtree(self._scratch, ignore_errors=True)
+
+    def describe(self, kernels: list[str], problems: list[str]) -> dict[str, Any]:
+        """Which kernels run which problems, and why others do not. See `describe.describe`."""
+        message = {
+            "op": "describe",
+            "kernels": kernels,
+            "problems": problems,
+            "device": asdict(self.crew.chosen.device),
+        }
+        with Stopwatch(self.phases_s, "startup"):
+            reply = self.crew.request("candidate", message, CASE_TIMEOUT_S)
+        self.factors |= reply.get("factors", {})
+        return reply
+
+    def ceilings(self) -> dict[str, float]:
+        """Copy bandwidth and matrix rate of the device, now. Empty where they cannot be had."""
+        with Stopwatch(self.phases_s, "ceilings"):
+            reply = self.crew.request(
+                "referee", {"op": "ceilings", "chosen": self.crew.chosen.to_json()}, CASE_TIMEOUT_S
+            )
+        return dict(reply.get("ceilings", {}))
+
+    # Correctness
+
+    def check(self, kernel: KernelInfo, problem: str, distribution: str) -> dict[str, Any]:
+        """Run one case, have the referee judge its outputs, and journal the result. Returns the check's record."""
+        seed = self._seed("check", problem, distribution)
+        record = {"kernel": kernel.id, "problem": problem, "distribution": distribution, "seed": seed}
+        role, device, tensors_on = self._place(kernel, problem)
+        folder = Path(tempfile.mkdtemp(dir=self._scratch))
+        with Stopwatch(self.phases_s, "check"):
+            if device is None:
+                reply = {"status": "skipped", "reason": "not_supported", "sentence": "no interpreter can run it"}
+            else:
+                message = {"op": "check", "kernel": kernel.id, "problem": problem, "device": asdict(device),
+                           "tensors_on": tensors_on, "seed": seed, "distribution": distribution,
+                           "output_dir": str(folder)}  # fmt: skip
+                reply = self.crew.request(role, message, CASE_TIMEOUT_S)
+            if reply["status"] == "ran":
+                reply = self._referee(record, tensors_on, reply["outputs"])
+        shutil.rmtree(folder, ignore_errors=True)
+        return self._journal_check(record | reply, "correctness")
+
+    def _place(self, kernel: KernelInfo, problem: str) -> tuple[str, Device | None, str]:
+        """Which worker runs a case, what it plans for, and where its tensors lie."""
+        device = self.crew.chosen.device
+        if kernel.uses_triton and device.kind == "cpu":
+            return "interpreter", self.interpreter_device(problem), "cpu"
+        return "candidate", device, device.torch_name
+
+    def _referee(
+        self, record: dict[str, Any], tensors_on: str, outputs: Any, redraw_seed: int | None = None
+    ) -> dict[str, Any]:
+        message = {"op": "referee", "problem": record["problem"], "tensors_on": tensors_on, "seed": record["seed"],
+                   "distribution": record["distribution"], "outputs": outputs,
+                   "factors": self.factors.get(record["kernel"], {}), "redraw_seed": redraw_seed}  # fmt: skip
+        return self.crew.request("referee", message, CASE_TIMEOUT_S)
+
+    def _journal_check(self, record: dict[str, Any], stage: str) -> dict[str, Any]:
+        names = ("kernel", "problem", "distribution", "seed", "status", "reason", "sentence")
+        entry = {name: record[name] for name in names} | {"errors": record.get("errors", {}), "stage": stage}
+        self.journal.append({"event": "check"} | entry)
+        return entry
+
+    # Launches
+
+    def launch(
+        self,
+        index: int,
+        work: dict[str, list[str]],
+        cut_off: bool,
+        done: Collection[str],
+        progress: Callable[[str], None],
+    ) -> None:
+        """One launch: a fresh process measures `work` (problem -> kernels).
+
+        Where a launch was cut off, this goes on with it: `done` are the problems that it had measured.
+
+        A kernel that fails in it is journaled as a failure and left out of the launch's further problems.
+        """
+        launch_id, started, phases_s = f"{self.run_id}/{index}", time.monotonic(), dict[str, float]()
+        before = snapshot(self.crew.chosen, self.crew.pids())
+        if not cut_off:
+            self.journal.append({"event": "launch_start", "launch": launch_id, "index": index,
+                                 "started_utc": now_utc(), "environment": {"before": before}})  # fmt: skip
+        failed: set[str] = set()
+        for problem in (p for p in work if p not in done):
+            progress(problem)
+            kernels = [kernel for kernel in work[problem] if kernel not in failed]
+            failed |= self._measure(launch_id, problem, kernels, phases_s)
+        self.crew.retire("launch")
+        phases_s["other"] = max(0.0, time.monotonic() - started - sum(phases_s.values()))
+        for name, value in phases_s.items():
+            self.phases_s[name] = self.phases_s.get(name, 0.0) + value
+        self.journal.append({"event": "launch_end", "launch": launch_id,
+                             "environment": {"after": snapshot(self.crew.chosen, self.crew.pids())},
+                             "phases_s": {name: round(value, 3) for name, value in phases_s.items()}})  # fmt: skip
+
+    def _measure(self, launch_id: str, problem: str, kernels: list[str], phases_s: dict[str, float]) -> set[str]:
+        """One problem in one launch. Kept outputs of timed calls are judged before the times count."""
+        seed = self._seed("launch", problem, launch_id)
+        folder = Path(tempfile.mkdtemp(dir=self._scratch))
+        reply, failures = self._measure_survivors(problem, kernels, seed, folder, phases_s)
+        with Stopwatch(phases_s, "check"):
+            for kept in reply.get("kept", []):
+                failures += self._check_kept(problem, seed, kept)
+        shutil.rmtree(folder, ignore_errors=True)
+        if reply.get("measurements"):
+            failures += self._record_cost(problem, Cost(**reply["cost"]), reply["measurements"][0]["times_us"])
+        for failure in failures:
+            self.journal.append({"event": "failure", "launch": launch_id, "problem": problem} | failure)
+        wrong = {failure["kernel"] for failure in failures}
+        for measurement in reply.get("measurements", []):
+            for table in ("times_us", "host_us", "plan_us", "graph_safe"):
+                measurement[table] = {k: v for k, v in measurement[table].items() if k not in wrong}
+            self.journal.append({"event": "measurement", "launch": launch_id, "problem": problem} | measurement)
+        return wrong
+
+    def _record_cost(self, problem: str, cost: Cost, times_us: dict[str, list[float]]) -> list[dict[str, str]]:
+        """Journal what this launch's inputs cost at least; times below the speed of light are failures."""
+        spec = self.crew.chosen.spec
+        light_us = light_speed_us(cost, spec) if spec else None
+        self.journal.append({"event": "problem", "id": problem, "light_speed_us": light_us}
+                            | problem_entry(problem) | asdict(cost))  # fmt: skip
+        return [
+            {"kernel": kernel, "reason": "below_light_speed",
+             "sentence": f"Its median of {statistics.median(times):.2f} us is below the {light_us:.2f} us that the "
+             "device's bandwidth and peak rate allow: the work was not done, or not in the timed interval."}
+            for kernel, times in times_us.items() if light_us and statistics.median(times) < light_us
+        ]  # fmt: skip
+
+    def _measure_survivors(
+        self, problem: str, kernels: list[str], seed: int, folder: Path, phases_s: dict[str, float]
+    ) -> tuple[dict[str, Any], list[dict[str, str]]]:
+        """Measure all kernels together; where that kills the worker, find out which one did and go on without it."""
+        reply = self._request(problem, kernels, seed, folder, phases_s)
+        if reply["status"] == "ran":
+            return reply, list(reply["failures"])
+        failures = []
+        for kernel in kernels:
+            alone = self._request(problem, [kernel], seed, folder, phases_s)
+            if alone["status"] != "ran":
+                failures.append({"kernel": kernel, "reason": alone["reason"], "sentence": alone["sentence"]})
+        survivors = [kernel for kernel in kernels if kernel not in {f["kernel"] for f in failures}]
+        if failures and survivors:
+            reply = self._request(problem, survivors, seed, folder, phases_s)
+            if reply["status"] == "ran":
+                return reply, failures + list(reply["failures"])
+        return {}, failures
+
+    def _request(
+        self, problem: str, kernels: list[str], seed: int, folder: Path, phases_s: dict[str, float]
+    ) -> dict[str, Any]:
+        chosen = self.crew.chosen
+        on_cpu = chosen.device.kind == "cpu"
+        message = {"op": "measure", "problem": problem, "kernels": kernels, "device": asdict(chosen.device),
+                   "cache_bytes": chosen.last_level_cache_bytes, "seed": seed, "output_dir": str(folder),
+                   "max_blocks": CPU_BLOCKS if on_cpu else GPU_BLOCKS,
+                   "budget_s": CPU_BUDGET_S if on_cpu else GPU_BUDGET_S}  # fmt: skip
+        with Stopwatch(phases_s, "startup"):
+            self.crew.start("launch")
+        reply = self.crew.request("launch", message, LAUNCH_TIMEOUT_S)
+        for name, value in reply.get("phases_s", {}).items():
+            phases_s[name] = phases_s.get(name, 0.0) + value
+        return reply
+
+    def _check_kept(self, problem: str, seed: int, kept: dict[str, Any]) -> list[dict[str, str]]:
+        """Judge the outputs of one timed call; wrong ones void the kernel in this launch."""
+        record = {"kernel": kept["kernel"], "problem": problem, "distribution": "normal", "seed": seed}
+        reply = self._referee(record, self.crew.chosen.device.torch_name, kept["outputs"], kept["redraw_seed"])
+        self._journal_check(record | reply, "timed")
+        if reply["status"] == "correct":
+            return []
+        return [
+            {"kernel": kept["kernel"], "reason": reply["reason"], "sentence": f"In a timed call: {reply['sentence']}"}
+        ]
+
+    def _seed(self, *what: str) -> int:
+        digest = hashlib.sha256("/".join([str(self.seed), *what]).encode()).digest()
+        return int.from_bytes(digest[:6], "big")
+
+
+def problem_entry(problem: str) -> dict[str, Any]:
+    """What a record says of a problem before anything is measured."""
+    case = load_problem(problem)
+    return {"family": case.family, "fields": case.field_values()}
+
+
+def _scratch_parent(run_dir: Path) -> Path:
+    """Memory, where there is enough of it; else the run's own folder."""
+    shm = Path("/dev/shm")
+    return shm if shm.is_dir() and shutil.disk_usage(shm).free > 8 << 30 else run_dir

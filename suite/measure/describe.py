@@ -1,0 +1,60 @@
+"""In the worker: what is here. Which kernels can run which problems, their versions, the device's ceilings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from kernels import discover
+from kernels.device import Device
+
+from .execute import why_not
+
+
+def warm_up() -> dict[str, Any]:
+    """Import what is slow to import, and touch no device."""
+    import torch  # noqa: F401
+
+    from . import interleave  # noqa: F401
+
+    return {"status": "ran"}
+
+
+def start(device: dict[str, Any], base_root: str | None, torch_index: int) -> dict[str, Any]:
+    """Import what is slow to import, take the device, load the base commit's tree. Must be the first request."""
+    import torch
+
+    if base_root:
+        discover.load_tree(Path(base_root), discover.BASE_PACKAGE)
+    if device["kind"] != "cpu":
+        torch.cuda.set_device(torch_index)
+        torch.zeros(1, device="cuda")
+    return {"status": "ran"}
+
+
+def describe(kernels: list[str], problems: list[str], device: dict[str, Any]) -> dict[str, Any]:
+    """{unsupported: {kernel: {problem: why}}, versions, factors, broken: {kernel: why}} for every pair given."""
+    target = Device(**device)
+    unsupported: dict[str, dict[str, str]] = {}
+    versions: dict[str, str] = {}
+    factors: dict[str, dict[str, float]] = {}
+    broken: dict[str, str] = {}
+    for kernel_id in kernels:
+        try:
+            kernel = discover.load_kernel(kernel_id)
+            reasons = {p: why_not(kernel, discover.problem_as_seen_by(kernel_id, p), target) for p in problems}
+            unsupported[kernel_id] = {p: reason for p, reason in reasons.items() if reason}
+            factors[kernel_id] = dict(kernel.output_factors)
+            runs = len(unsupported[kernel_id]) < len(problems)
+            versions[kernel_id] = kernel.version() if runs else ""
+        except Exception as error:  # noqa: BLE001 - a kernel file of anyone's: what it raises is its own fault
+            broken[kernel_id] = f"It cannot be loaded: {type(error).__name__}: {str(error)[:300]}"
+    return {"status": "ran", "unsupported": unsupported, "versions": versions, "factors": factors, "broken": broken}
+
+
+def ceilings(chosen: dict[str, Any]) -> dict[str, Any]:
+    """Bandwidth and matrix rate that this device reaches now."""
+    from ..device.ceilings import measure_ceilings
+    from ..device.detect import ChosenDevice
+
+    return {"status": "ran", "ceilings": measure_ceilings(ChosenDevice.from_json(chosen))}

@@ -1,0 +1,169 @@
+"""In the worker: run one kernel on one problem's inputs, and hand its outputs over for judgement.
+
+Outputs cross to the referee's process as raw bytes in files beside a JSON reply; nothing is pickled. What the reply
+says of them (dtype, shape, strides) is judged there as well.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from kernels import discover
+from kernels.device import Device
+from kernels.kernel import Kernel
+from kernels.problem import Inputs, Outputs, Problem
+
+STICKY_DEVICE_ERRORS = (
+    "illegal memory access", "device-side assert", "misaligned address", "unspecified launch failure", "ECC error",
+    "illegal instruction", "hardware stack error", "launch timed out", "unknown error", "HSA_STATUS_ERROR",
+    "hipErrorLaunchFailure",
+)  # fmt: skip
+POOL_POISON_BYTES = 256 << 20
+
+
+def run_case(
+    kernel: str, problem: str, device: dict[str, Any], tensors_on: str, seed: int, distribution: str, output_dir: str
+) -> dict[str, Any]:
+    """One correctness case: fresh inputs, plan, run, outputs to files in `output_dir`.
+
+    `device` is what the kernel plans for; `tensors_on` differs from it in Triton's interpreter only, which runs on the
+    CPU what a GPU's plan decided.
+    """
+    target = Device(**device)
+    case, implementation = discover.problem_as_seen_by(kernel, problem), discover.load_kernel(kernel)
+    reason = why_not(implementation, case, target)
+    if reason:
+        return {"status": "skipped", "reason": "unsupported", "sentence": reason}
+    inputs = case.make_inputs(seed, tensors_on, distribution)
+    before = checksums(inputs)
+    with torch.inference_mode():
+        state = implementation.plan(case, plan_inputs(case, inputs), target)
+        poison_pool(tensors_on, case)
+        outputs = implementation.run(inputs, state)
+        synchronize(tensors_on)
+    changed = [name for name, value in checksums(inputs).items() if value != before[name]]
+    if changed:
+        sentence = f"It changed its inputs: {', '.join(changed)}."
+        return {"status": "incorrect", "reason": "inputs_changed", "sentence": sentence}
+    shared = shared_memory(inputs, outputs)
+    if shared:
+        return {"status": "incorrect", "reason": "wrong_form", "sentence": f"Its outputs share memory: {shared}."}
+    return {"status": "ran", "outputs": save_outputs(outputs, Path(output_dir), "")}
+
+
+def why_not(kernel: Kernel, problem: Problem, device: Device) -> str | None:
+    """None, or why this kernel cannot run this problem here: a missing module, a limit, the device itself."""
+    if problem.task not in kernel.tasks:
+        return f"it does not solve the task {problem.task}"
+    for module in kernel.requires:
+        try:
+            __import__(module)
+        except Exception as error:  # noqa: BLE001 - a broken installation raises anything
+            first_line = (str(error).splitlines() or [type(error).__name__])[0]
+            return f"module {module} cannot be imported: {first_line}"
+    return problem.unsupported_by(device) or kernel.supports(problem, device)
+
+
+def plan_inputs(problem: Problem, inputs: Inputs) -> Inputs:
+    """The part of the inputs that `Kernel.plan` may see."""
+    return {name: inputs[name] for name in problem.plan_inputs}
+
+
+def save_outputs(outputs: Outputs, folder: Path, prefix: str) -> dict[str, dict[str, Any]]:
+    """Write each output's bytes; returns {name: {dtype, shape, dense, file}}."""
+    if not isinstance(outputs, dict) or not all(isinstance(v, torch.Tensor) for v in outputs.values()):
+        raise TypeError(f"run must return a dict of tensors by output name, not {type(outputs).__name__}")
+    described = {}
+    for name, tensor in outputs.items():
+        path = folder / f"{prefix}{name}.bin"
+        tensor.detach().contiguous().cpu().view(-1).view(torch.uint8).numpy().tofile(path)
+        described[name] = {
+            "dtype": str(tensor.dtype).removeprefix("torch."),
+            "shape": list(tensor.shape),
+            "dense": is_dense(tensor),
+            "file": str(path),
+        }
+    return described
+
+
+def shared_memory(inputs: Inputs, outputs: Outputs) -> str | None:
+    """Names of an output and the input or output that it shares its storage with, or None."""
+    owners = {t.untyped_storage().data_ptr(): name for name, t in inputs.items() if t.numel()}
+    for name, tensor in outputs.items():
+        other = owners.setdefault(tensor.untyped_storage().data_ptr(), name)
+        if tensor.numel() and other != name:
+            return f"{name} with {other}"
+    return None
+
+
+def is_dense(tensor: torch.Tensor) -> bool:
+    """Whether every element has memory of its own, without gaps, in any order of dimensions."""
+    expected = 1
+    for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
+        if size != 1:
+            if stride != expected:
+                return False
+            expected *= size
+    return True
+
+
+def checksums(tensors: Inputs) -> dict[str, int]:
+    """A sum over each tensor's bytes as integers: cheap, and different after nearly any change."""
+    return {name: int(_words(t).sum(dtype=torch.int64)) for name, t in tensors.items()}
+
+
+def _words(tensor: torch.Tensor) -> torch.Tensor:
+    flat = tensor.contiguous().view(-1).view(torch.uint8)
+    return flat.view(torch.int32) if flat.numel() % 4 == 0 else flat
+
+
+def poison_pool(torch_device: str, problem: Problem) -> None:
+    """Fill the allocator's free blocks with NaN: what a kernel leaves unwritten must not hold an old answer."""
+    if torch_device == "cpu":
+        return  # malloc has no pool that could be reached; outputs of earlier calls are poisoned instead
+    sizes = [math.prod(s.shape) * getattr(torch, s.dtype).itemsize for s in problem.output_specs().values()]
+    blocks = [torch.full((max(1, n // 4),), float("nan"), device="cuda") for n in (*sizes, *sizes, POOL_POISON_BYTES)]
+    del blocks
+
+
+def synchronize(torch_device: str) -> None:
+    """Wait for the device; errors of asynchronous work surface here."""
+    if torch_device != "cpu":
+        torch.cuda.synchronize()
+
+
+def failure(error: BaseException) -> dict[str, Any]:
+    """An exception as a reply. `poisoned` where the device is of no further use to this process."""
+    text = " ".join(str(error).split())[:500] or "no message"
+    poisoned = any(s in text for s in STICKY_DEVICE_ERRORS)
+    if isinstance(error, torch.cuda.OutOfMemoryError | MemoryError) or "out of memory" in text.lower():
+        return {
+            "status": "failed",
+            "reason": "out_of_memory",
+            "sentence": f"It ran out of memory: {text}",
+            "poisoned": True,
+        }
+    sentence = f"It raised {type(error).__name__}: {text}"
+    return {
+        "status": "failed",
+        "reason": "crashed" if poisoned else "raised",
+        "sentence": sentence,
+        "poisoned": poisoned,
+    }
+
+
+@contextlib.contextmanager
+def stopwatch(phases_s: dict[str, float], name: str) -> Iterator[None]:
+    """Add the time of the block to a phase, in seconds."""
+    start = time.perf_counter()
+    try:
+        yield
+    finally:
+        phases_s[name] = phases_s.get(name, 0.0) + time.perf_counter() - start
