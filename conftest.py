@@ -1,0 +1,3 @@
+"""Loads the pytest plugin; everything is in suite/pytest_plugin.py."""
+
+pytest_plugins = ["suite.pytest_plugin"]

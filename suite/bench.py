@@ -1,0 +1,321 @@
+"""One run, end to end: what was selected is checked, measured until it is decided, judged and recorded.
+
+Lazy: nothing starts before the first question, and no question is measured twice, also not after `--resume`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from kernels.device import Device
+from kernels.discover import KernelInfo, load_problem
+
+from . import stored_scores
+from .device.detect import ChosenDevice
+from .device.specs import load_specs
+from .judge.comparisons import Comparison, Court, Ruling, kernel_trouble
+from .judge.verdict import Reason, Status, Verdict
+from .measure.campaign import Campaign, problem_entry
+from .measure.compile import compile_all
+from .measure.crew import Crew, Stopwatch
+from .measure.fingerprint import fingerprints
+from .record.schema import now_utc
+from .run_journal import Options, RunJournal
+from .selection import Case, Selection
+
+MAX_LAUNCHES = 24
+COMPILE_TIMEOUT_S = 300.0
+INTERPRETED_DEVICES = ("h100", "mi300x")
+"""GPUs whose plans Triton's interpreter executes; the second has the fp8 type that the first lacks."""
+
+
+@dataclass
+class Bench:
+    """The state of one run. `close` ends it and writes run.json."""
+
+    options: Options
+    chosen: ChosenDevice
+    selection: Selection
+    say: Callable[[str], None] = lambda text: None
+    comparisons: tuple[Comparison, ...] = ()
+    """What will be asked; set before the first question, so that all pairs are measured in the same launches."""
+    journal: RunJournal | None = None
+    _campaign: Campaign | None = None
+    _described: dict[str, Any] = field(default_factory=dict)
+    _rulings: dict[str, Ruling] = field(default_factory=dict)
+
+    # What is asked
+
+    def check(self, case: Case) -> list[dict[str, Any]]:
+        """The checks of one kernel on one problem over all its input distributions; stops at the first failure."""
+        self.campaign()
+        done = {c["distribution"]: c for c in self._recorded_checks(case)}
+        results = []
+        for distribution in load_problem(case.problem).distributions:
+            if distribution not in done:
+                done[distribution] = self._check(case, distribution)
+            results.append(done[distribution])
+            if results[-1]["status"] != "correct":
+                break
+        return results
+
+    def ruling(self, comparison: Comparison) -> Ruling:
+        """The verdict on one comparison. The first call measures all of `comparisons`."""
+        if not self._rulings:
+            self._measure()
+        return self._rulings[comparison.id]
+
+    def times_us(self, kernel: str, problem: str) -> list[float]:
+        """Every timed call of a kernel on a problem, in order."""
+        return [
+            time_us
+            for launch in self.run()["launches"]
+            for m in launch["measurements"]
+            if m["problem"] == problem
+            for time_us in m["times_us"].get(kernel, ())
+        ]
+
+    def run(self) -> dict[str, Any]:
+        """The record so far."""
+        assert self.journal is not None
+        return self.journal.run()
+
+    def close(self, exit_status: int) -> Path | None:
+        """Record verdicts, phases and the end, and write run.json. None where nothing was started."""
+        if self._campaign is None or self.journal is None:
+            return None
+        campaign, self._campaign = self._campaign, None
+        campaign.close()
+        if self._rulings:
+            verdicts = [ruling.to_json() for ruling in self._rulings.values()]
+            self.journal.append({"event": "verdicts", "verdicts": verdicts})
+        phases_s = {name: round(value, 3) for name, value in campaign.phases_s.items()}
+        self.journal.append({"event": "phases", "phases_s": phases_s})
+        self.journal.append({"event": "end", "finished_utc": now_utc(), "exit_status": exit_status, "unfit": None})
+        return self.journal.close()
+
+    # Starting
+
+    def campaign(self) -> Campaign:
+        """Start the run: its folder, journal and workers."""
+        if self._campaign is None:
+            families = {p.family for p in self.selection.problems.values()}
+            self.journal = RunJournal(self.options, self.chosen, families)
+            base_root = self.options.base[2] if self.options.base else None
+            crew = Crew(self.options.root, self.chosen, self.options.run_dir / "workers.log", base_root)
+            self._campaign = Campaign(crew, self.journal, self.journal.run_id, self.journal.seed, _interpreted_device)
+            self._describe(self._campaign, self.journal)
+            self._precompile(self._campaign)
+        return self._campaign
+
+    def _describe(self, campaign: Campaign, journal: RunJournal) -> None:
+        """Ask a worker what runs here, and record kernels and problems."""
+        everything = self.selection.kernels | self.selection.base_kernels
+        problems = list(self.selection.problems | self.selection.hard_cases)
+        sound = [k.id for k in everything.values() if not k.broken]
+        self.say(f"asking {len(sound)} kernels what they can run")
+        self._described = campaign.describe(sound, problems)
+        if self._described["status"] != "ran":
+            raise RuntimeError(f"The kernels could not be asked what they can run. {self._described['sentence']}")
+        recorded = {event["id"] for event in journal.events if event["event"] == "problem"}
+        for problem in (p for p in problems if p not in recorded):
+            nothing = dict.fromkeys(("flops", "cold_read_bytes", "write_bytes", "compute_dtype", "light_speed_us"))
+            journal.append({"event": "problem", "id": problem} | problem_entry(problem) | nothing)
+        for kernel in everything.values():
+            version = self._described["versions"].get(kernel.id, "")
+            entry = {
+                "family": kernel.family,
+                "origin": kernel.origin,
+                "version": version,
+                "source_sha256": kernel.sha256,
+            }
+            journal.append({"event": "kernel", "id": kernel.id} | entry)
+
+    def _precompile(self, campaign: Campaign) -> None:
+        """Compile all Triton kernels that will run, in parallel, outside the measured launches."""
+        if self.chosen.device.kind == "cpu":
+            return
+        cases = {
+            (kernel, c.problem): None
+            for c in self.comparisons
+            if self.selection.missing(c) is None
+            for kernel in self.selection.contestants(c)
+            if self.selection.info(kernel).uses_triton
+        }
+        with Stopwatch(campaign.phases_s, "compile"):
+            jobs, base_root = os.cpu_count() or 1, campaign.crew.base_root
+            done = compile_all(list(cases), self.chosen.device, jobs, COMPILE_TIMEOUT_S, base_root=base_root)
+            for number, _ in enumerate(done, 1):
+                self.say(f"compiled {number} of {len(cases)} cases")
+
+    # Checking
+
+    def _recorded_checks(self, case: Case) -> list[dict[str, Any]]:
+        assert self.journal is not None
+        return [
+            event
+            for event in self.journal.events
+            if event["event"] == "check"
+            and event["stage"] == "correctness"
+            and (event["kernel"], event["problem"]) == (case.kernel.id, case.problem)
+        ]
+
+    def _check(self, case: Case, distribution: str) -> dict[str, Any]:
+        campaign = self.campaign()
+        self.say(f"checking {case.kernel.id} on {case.problem} ({distribution})")
+        trouble = self._cannot_run(case.kernel, case.problem)
+        if trouble is None:
+            return campaign.check(case.kernel, case.problem, distribution)
+        record = {"kernel": case.kernel.id, "problem": case.problem, "distribution": distribution, "seed": None}
+        entry = record | trouble | {"errors": {}, "stage": "correctness"}
+        campaign.journal.append({"event": "check"} | entry)
+        return entry
+
+    def _cannot_run(self, kernel: KernelInfo, problem: str) -> dict[str, str] | None:
+        broken = kernel.broken or self._described["broken"].get(kernel.id)
+        if broken:
+            return {"status": "failed", "reason": "raised", "sentence": broken}
+        why = self._described["unsupported"].get(kernel.id, {}).get(problem)
+        if why and not (self._interpreted(kernel) and "cannot be imported" not in why):
+            return {"status": "skipped", "reason": "not_supported", "sentence": why}
+        return None
+
+    def _interpreted(self, kernel: KernelInfo) -> bool:
+        """Triton kernels are checked in the interpreter on a machine without a GPU, and not timed there."""
+        return kernel.uses_triton and self.chosen.device.kind == "cpu"
+
+    # Measuring
+
+    def _measure(self) -> None:
+        """Check whatever will be timed, then launch until every comparison is decided."""
+        campaign = self.campaign()
+        self._mark_unchanged(campaign)
+        court = self._court()
+        askable = [c for c in self.comparisons if self.selection.missing(c) is None]
+        fit = self._fit_for_timing(askable)
+        if fit and not self.run()["ceilings"]:
+            self.say("measuring the device's ceilings")
+            campaign.journal.append({"event": "ceilings"} | campaign.ceilings())
+        index = 0
+        while index < MAX_LAUNCHES:
+            run = self.run()
+            undecided = [c for c in askable if not court.rule(c, run).decided]
+            work = self._work(undecided, fit)
+            if not work:
+                break
+            index = self._launch(campaign, work, len(undecided))
+        self._rulings = {c.id: self._rule(court, c) for c in self.comparisons}
+        stored_scores.append(self.run(), self.options.run_dir, self.comparisons)
+
+    def _mark_unchanged(self, campaign: Campaign) -> None:
+        """Comparisons with a base that compiles to the same code need no launch."""
+        bases = [c for c in self.comparisons if c.kind == "base" and c.rival]
+        if not bases:
+            return
+        self.say("comparing compiled code with the base's")
+        work = [(kernel, c.problem) for c in bases for kernel in (c.kernel, str(c.rival))]
+        triton = {kernel for kernel, _ in work if self.selection.info(kernel).uses_triton and not self._on_cpu}
+        with Stopwatch(campaign.phases_s, "compile"):
+            jobs, base_root = os.cpu_count() or 1, campaign.crew.base_root
+            prints = fingerprints(work, self.chosen.device, jobs, COMPILE_TIMEOUT_S, root=self.options.root,
+                                  base_root=base_root, uses_triton=triton)  # fmt: skip
+        same = {c.id for c in bases if prints[c.kernel] is not None and prints[c.kernel] == prints[str(c.rival)]}
+        self.comparisons = tuple(replace(c, unchanged=c.id in same) for c in self.comparisons)
+
+    @property
+    def started(self) -> bool:
+        """Whether anything was asked that needed a worker."""
+        return self.journal is not None
+
+    @property
+    def _on_cpu(self) -> bool:
+        return self.chosen.device.kind == "cpu"
+
+    def _launch(self, campaign: Campaign, work: dict[str, list[str]], undecided: int) -> int:
+        """The next launch, or the rest of one that was cut off. Returns its index."""
+        launches = self.run()["launches"]
+        cut_off = bool(launches) and not launches[-1]["complete"]
+        index = launches[-1]["index"] if cut_off else len(launches) + 1
+        done = {m["problem"] for m in launches[-1]["measurements"]} if cut_off else set()
+
+        def progress(problem: str) -> None:
+            number = list(work).index(problem) + 1
+            self.say(f"launch {index}, {undecided} pairs undecided: problem {number} of {len(work)}, {problem}")
+
+        campaign.launch(index, work, cut_off, done, progress)
+        return int(index)
+
+    def _fit_for_timing(self, comparisons: Iterable[Comparison]) -> set[tuple[str, str]]:
+        """(kernel, problem) of all that is correct and can be timed here."""
+        pairs = {(k, c.problem): None for c in comparisons if not c.unchanged for k in self.selection.contestants(c)}
+        return {(kernel, problem) for kernel, problem in pairs if self._is_fit(self.selection.info(kernel), problem)}
+
+    def _is_fit(self, kernel: KernelInfo, problem: str) -> bool:
+        if self._interpreted(kernel):
+            return False
+        if kernel.origin == "reference":
+            return self._cannot_run(kernel, problem) is None
+        return all(check["status"] == "correct" for check in self.check(Case(kernel, problem)))
+
+    def _work(self, undecided: Collection[Comparison], fit: set[tuple[str, str]]) -> dict[str, list[str]]:
+        """Problem -> kernels of the next launch. The reference is timed only where there is no vendor's kernel."""
+        work: dict[str, list[str]] = {}
+        for comparison in undecided:
+            able = [k for k in self.selection.contestants(comparison) if (k, comparison.problem) in fit]
+            vendors = [k for k in able if self.selection.info(k).origin != "reference"]
+            chosen = vendors if len(vendors) > 1 or comparison.rival else able
+            if len(chosen) > 1 and comparison.kernel in chosen:
+                listed = work.setdefault(comparison.problem, [])
+                listed.extend(k for k in chosen if k not in listed)
+        return work
+
+    # Judging
+
+    def _court(self) -> Court:
+        return Court(
+            device_kind=self.chosen.device.kind,
+            num_claims=len(self.selection.claims),
+            num_bases=sum(c.kind == "base" for c in self.comparisons),
+            now=datetime.now(timezone.utc),
+            strict=self.options.strict,
+            stored=stored_scores.load(self.run(), self.options.run_dir, self.selection.claims),
+        )
+
+    def _rule(self, court: Court, comparison: Comparison) -> Ruling:
+        missing = self.selection.missing(comparison)
+        if missing:
+            verdict = Verdict(Status.FAILED, Reason.NOT_MEASURED, missing, factor_claimed=comparison.factor)
+            return Ruling(comparison, comparison.rival, verdict, red=True, decided=True)
+        ruling = court.rule(comparison, self.run())
+        kernel = self.selection.info(comparison.kernel)
+        if self._interpreted(kernel) and not comparison.unchanged:
+            sentence = f"{kernel.id}: Triton kernels are timed on a GPU; on the CPU the interpreter only checks them."
+            verdict = Verdict(Status.SKIPPED, Reason.NOT_SUPPORTED, sentence)
+            trouble = kernel_trouble(self.run(), kernel.id, comparison.problem)
+            return replace(ruling, verdict=trouble or verdict, red=comparison.kind == "claim")
+        return ruling
+
+
+def _interpreted_device(problem: str) -> Device | None:
+    case, specs = load_problem(problem), {spec.key: spec for spec in load_specs()}
+    devices = [specs[key].device() for key in INTERPRETED_DEVICES]
+    return next((device for device in devices if case.unsupported_by(device) is None), None)
+
+
+def kernels_root() -> Path:
+    """The project's root; RuntimeError where another package called `kernels` stands before ours."""
+    import kernels
+
+    root = Path(__file__).resolve().parents[1]
+    found = Path(kernels.__file__ or "").resolve().parent
+    if found != root / "kernels":
+        raise RuntimeError(
+            f"`import kernels` gives {found}, not this project's {root / 'kernels'}: another package of that name "
+            f"(Hugging Face's, for one) was imported first. Uninstall it, or put {root} first on PYTHONPATH."
+        )
+    return root

@@ -1,0 +1,118 @@
+"""The journal of one run: begun or gone on with, kept in memory as well, folded into the record when asked."""
+
+from __future__ import annotations
+
+import json
+import platform
+import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from .device.detect import ChosenDevice
+from .record.journal import Journal, read_journal
+from .record.run import JOURNAL_NAME, fold, write_run
+from .record.schema import RecordError, now_utc, schema_version
+from .record.source import source_state
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line asked for, beyond the selection."""
+
+    root: Path
+    tier: str
+    run_dir: Path
+    command: tuple[str, ...]
+    resume: bool = False
+    strict: bool = False
+    base: tuple[str, str, Path] | None = None
+    """The ref as given, its SHA, and the folder that its tree was checked out to."""
+
+
+class RunJournal:
+    """Appends events to the run's journal, on disk first: what is remembered was not lost."""
+
+    def __init__(self, options: Options, chosen: ChosenDevice, families: Iterable[str]) -> None:
+        """Begin a run, or go on with one. RecordError where it cannot be resumed, or not written."""
+        self.run_dir = options.run_dir
+        path = options.run_dir / JOURNAL_NAME
+        if not options.resume and path.exists():
+            raise RecordError(f"{path}: a run was recorded here. Name another --run-dir, or go on with it: --resume.")
+        self.events: list[dict[str, Any]] = read_journal(path) if options.resume else []
+        self._journal = Journal(path)
+        if self.events:
+            _check_same(self.events[0], options, chosen)
+            self.append({"event": "resume", "started_utc": now_utc(), "command": list(options.command)})
+        else:
+            self.append(_start(options, chosen, sorted(families)))
+
+    @property
+    def run_id(self) -> str:
+        """Unique id of the run."""
+        return str(self.events[0]["run_id"])
+
+    @property
+    def seed(self) -> int:
+        """What all inputs of the run are drawn from."""
+        return int(self.events[0]["environment"]["seed"])
+
+    def append(self, event: dict[str, Any]) -> None:
+        """Write one event to disk and remember it. JournalError where it cannot be written."""
+        self._journal.append(event)
+        self.events.append(json.loads(json.dumps(event)))
+
+    def run(self) -> dict[str, Any]:
+        """The record so far."""
+        return fold(self.events)
+
+    def close(self) -> Path:
+        """Write run.json. RecordError where it cannot be; the journal then holds everything still."""
+        self._journal.close()
+        return write_run(self.run_dir, self.run())
+
+
+def _start(options: Options, chosen: ChosenDevice, families: list[str]) -> dict[str, Any]:
+    stamp = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%SZ")
+    return {
+        "event": "start",
+        "schema": schema_version("run"),
+        "run_id": f"{stamp}-{chosen.key}-{secrets.token_hex(3)}",
+        "started_utc": now_utc(),
+        "command": list(options.command),
+        "tier": options.tier,
+        "families": families,
+        "source": source_state(options.root),
+        "base": {"ref": options.base[0], "git_sha": options.base[1]} if options.base else None,
+        "device": chosen.record(),
+        "environment": environment(chosen) | {"seed": secrets.randbelow(1 << 48)},
+    }
+
+
+def _check_same(start: dict[str, Any], options: Options, chosen: ChosenDevice) -> None:
+    """A run goes on where it began: same device, tier, code and base."""
+    state = source_state(options.root)
+    base = {"ref": options.base[0], "git_sha": options.base[1]} if options.base else None
+    for what, then, now in (
+        ("device", start["device"]["key"], chosen.key),
+        ("tier", start["tier"], options.tier),
+        ("base", start["base"], base),
+        ("code (hash of kernels/ and suite/)", start["source"]["tree_sha256"], state["tree_sha256"]),
+    ):
+        if then != now:
+            sentence = f"{options.run_dir}: cannot be resumed, its {what} was {then} and is now {now}."
+            raise RecordError(f"{sentence} Restore it, or start a new run.")
+
+
+def environment(chosen: ChosenDevice) -> dict[str, Any]:
+    """Versions of whatever a time may depend on."""
+    found = {"python": platform.python_version(), "os": f"{platform.system()} {platform.release()}"}
+    for package in ("torch", "triton", "numpy"):
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found | {k: str(v) for k, v in chosen.facts.items() if k in ("driver", "runtime", "partition_mode", "isa")}
