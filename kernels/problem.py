@@ -141,6 +141,10 @@ class Problem(ABC):
     def null_kernels(self) -> Mapping[str, NullKernel]:
         """Wrong kernels that a lax tolerance would accept; every one of them must be rejected."""
 
+    def cut(self) -> Problem:
+        """A smaller problem that is as hard to get right: what a CPU can compute of it. By default the problem."""
+        return self
+
     def unsupported_by(self, device: Device) -> str | None:
         """Why `device` cannot run this problem at all (a missing dtype), or None."""
         return None

@@ -20,7 +20,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from statistics import NormalDist
 from typing import TYPE_CHECKING, ClassVar
 
 from ..problem import Cost, Inputs, NullKernel, Outputs, Problem, Residency, TensorSpec, Tier, Tolerance, tagged
@@ -48,8 +49,8 @@ class MLADecode(Problem):
     """The length of every sequence, or the parameter of their distribution: see `lengths`."""
     num_heads: int = tagged("h")
     lengths: str = tagged("", "equal")
-    """`equal`: all seq_len_kv. `normal`: N(s, s/2) within [seq_len_q, 2s], FlashMLA's. `uniform`: U(s/8, s).
-    `empties`: equal, but a third of the sequences hold no token and a third exactly seq_len_q."""
+    """`equal`: all seq_len_kv. Otherwise quantiles of a distribution, in random order: `normal` of N(s, s/2) within
+    [seq_len_q, 2s], FlashMLA's; `uniform` of U(s/8, s). `empties`: a third 0, a third seq_len_q, the rest s."""
     page_size: int = tagged("p", 64)
     """Tokens in a page of the cache."""
     dtype: str = tagged("", "bfloat16")
@@ -79,7 +80,7 @@ class MLADecode(Problem):
 
     @property
     def max_seq_len(self) -> int:
-        """Tokens of the longest sequence that `lengths` can draw."""
+        """Tokens of the longest sequence that `lengths` allows."""
         return 2 * self.seq_len_kv if self.lengths == "normal" else self.seq_len_kv
 
     @property
@@ -122,18 +123,24 @@ class MLADecode(Problem):
         inputs["seq_lens"].copy_((inputs["seq_lens"] * (0.25 + 0.75 * fraction)).ceil())
         return True
 
+    def _lengths(self) -> list[int]:
+        """The sequences' lengths: always the same ones, so that every launch has the same work to do."""
+        s, q = self.seq_len_kv, self.seq_len_q
+        at = [(i + 0.5) / self.batch for i in range(self.batch)]
+        if self.lengths == "normal":
+            spread = NormalDist(s, s / 2)
+            return [min(max(round(spread.inv_cdf(p)), q), 2 * s) for p in at]
+        if self.lengths == "uniform":
+            return [max(q, round(s / 8 + p * (s - s / 8))) for p in at]
+        if self.lengths == "empties":
+            return [(0, q, s)[i % 3] for i in range(self.batch)]
+        return [s] * self.batch
+
     def _draw_lengths(self, generator: torch.Generator) -> torch.Tensor:
         import torch
 
-        s, q = self.seq_len_kv, self.seq_len_q
-        lengths = torch.full((self.batch,), s, dtype=torch.int32)
-        if self.lengths == "normal":
-            lengths = (torch.randn(self.batch, generator=generator) * s / 2 + s).round().clamp(q, 2 * s).int()
-        elif self.lengths == "uniform":
-            lengths = torch.randint(max(q, s // 8), s + 1, (self.batch,), generator=generator, dtype=torch.int32)
-        elif self.lengths == "empties":
-            lengths[::3], lengths[1::3] = 0, q
-        return lengths
+        lengths = torch.tensor(self._lengths(), dtype=torch.int32)
+        return lengths[torch.randperm(self.batch, generator=generator)]
 
     def _draw_block_table(self, seq_lens: torch.Tensor, generator: torch.Generator) -> tuple[torch.Tensor, int]:
         """Pages in random order, none shared between sequences; returns the table and the number of pages."""
@@ -173,6 +180,10 @@ class MLADecode(Problem):
     def memory_bytes(self) -> int:
         cache = self.batch * self.max_pages * self.page_size * HEAD_DIM * (1 if "float8" in self.kv_dtype else 2)
         return cache + self.batch * self.seq_len_q * self.num_heads * (HEAD_DIM + KV_LORA_RANK + 2) * 2
+
+    def cut(self) -> Problem:
+        """At most three sequences: each is computed by itself."""
+        return replace(self, batch=min(self.batch, 3))
 
     def unsupported_by(self, device: Device) -> str | None:
         if self.kv_dtype != self.dtype and self.kv_dtype != device.fp8_dtype and device.kind != "cpu":
