@@ -305,17 +305,3 @@ def _interpreted_device(problem: str) -> Device | None:
     case, specs = load_problem(problem), {spec.key: spec for spec in load_specs()}
     devices = [specs[key].device() for key in INTERPRETED_DEVICES]
     return next((device for device in devices if case.unsupported_by(device) is None), None)
-
-
-def kernels_root() -> Path:
-    """The project's root; RuntimeError where another package called `kernels` stands before ours."""
-    import kernels
-
-    root = Path(__file__).resolve().parents[1]
-    found = Path(kernels.__file__ or "").resolve().parent
-    if found != root / "kernels":
-        raise RuntimeError(
-            f"`import kernels` gives {found}, not this project's {root / 'kernels'}: another package of that name "
-            f"(Hugging Face's, for one) was imported first. Uninstall it, or put {root} first on PYTHONPATH."
-        )
-    return root

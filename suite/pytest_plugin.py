@@ -20,9 +20,10 @@ from kernels.discover import families
 from kernels.kernel import Origin
 from kernels.problem import Tier
 
-from .bench import Bench, kernels_root
+from .bench import Bench
 from .compile_run import CompileRun
 from .device.detect import ChosenDevice, DeviceError, choose, detect
+from .device.fitness import why_unfit
 from .device.specs import spec_by_key
 from .judge.comparisons import Comparison, Ruling
 from .measure.base_tree import BaseError, checked_out
@@ -30,11 +31,13 @@ from .progress import Progress
 from .record.schema import RecordError
 from .replay_clock import ReplayClock
 from .run_journal import Options
-from .selection import Case, Selection
+from .selection import Case, Selection, kernels_root
 from .summary import print_compiled, print_run
 
 GATE_FILES = ("test_correctness.py", "test_speedup.py")
 COMPILE_FILE = "test_compile.py"
+UNFIT = 6
+"""Exit status of a runner that cannot judge."""
 STATUS_LETTERS = {"holds": ".", "unclaimed": "u", "inconclusive": "i", "skipped": "s"}
 compiled_key = pytest.StashKey[CompileRun]()
 bench_key = pytest.StashKey[Bench]()
@@ -221,6 +224,16 @@ def _selected(session: pytest.Session, parameter: str) -> list[Any]:
     return [params[parameter] for params in calls if parameter in params]
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop(session: pytest.Session) -> None:
+    """A device that cannot be judged on ends the session with a status of its own, before any kernel is blamed."""
+    gate = session.config.stash.get(gate_key, None)
+    if gate and gate.chosen and not gate.compile_only and session.items and not session.config.option.collectonly:
+        reason = why_unfit(gate.chosen)
+        if reason:
+            pytest.exit(f"unfit runner: {reason}", returncode=UNFIT)
+
+
 @pytest.fixture(scope="session")
 def bench(pytestconfig: pytest.Config) -> Bench:
     """This session's run."""
@@ -244,6 +257,8 @@ def rule(request: pytest.FixtureRequest, bench: Bench) -> Any:
             pytest.fail(ruling.verdict.sentence, pytrace=False)
         if status == "skipped":
             pytest.skip(ruling.verdict.sentence)
+        if status in ("incorrect", "failed"):
+            pytest.xfail(ruling.verdict.sentence)
 
     return apply
 

@@ -25,6 +25,20 @@ CLAIMING_ORIGINS = ("hand", "generated", "unknown")
 """Kernels whose speed is ours to defend; `unknown` is a file that cannot be read, which must not go unnoticed."""
 
 
+def kernels_root() -> Path:
+    """The project's root; RuntimeError where another package called `kernels` stands before ours."""
+    import kernels
+
+    root = Path(__file__).resolve().parents[1]
+    found = Path(kernels.__file__ or "").resolve().parent
+    if found != root / "kernels":
+        raise RuntimeError(
+            f"`import kernels` gives {found}, not this project's {root / 'kernels'}: another package of that name "
+            f"(Hugging Face's, for one) was imported first. Uninstall it, or put {root} first on PYTHONPATH."
+        )
+    return root
+
+
 @dataclass(frozen=True)
 class Case:
     """One kernel on one problem."""
@@ -52,11 +66,10 @@ class Selection:
 
     def correctness_cases(self) -> Iterator[Case]:
         """Every kernel but the reference on every problem of its family that it may solve."""
-        for kernel in self.kernels.values():
-            if kernel.origin != "reference":
-                for key, problem in (self.problems | self.hard_cases).items():
-                    if _may_solve(kernel, problem):
-                        yield Case(kernel, key)
+        for key, problem in (self.problems | self.hard_cases).items():  # the referee computes each reference once
+            for kernel in self.kernels.values():
+                if kernel.origin != "reference" and _may_solve(kernel, problem):
+                    yield Case(kernel, key)
 
     def compile_cases(self) -> Iterator[Case]:
         """Every Triton kernel on every problem; a broken file may be one."""

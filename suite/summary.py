@@ -16,6 +16,7 @@ from .record.run import JOURNAL_NAME, RUN_NAME
 from .report import write_report
 from .report.compile_table import resource_table, resource_text
 from .report.terminal import print_summary
+from .report.verdicts import listed
 from .selection import Selection
 
 MIN_WIDTH = 100
@@ -26,7 +27,8 @@ def print_run(bench: Bench, selection: Selection, terminal: Any, reproduce: Call
     run = bench.run()
     terminal.section("kernelgate")
     console = _console(terminal)
-    print_summary(console, run["verdicts"], run["problems"], reproduce, run["phases_s"])
+    told = listed(run["verdicts"], run["kernels"])
+    print_summary(console, told, run["problems"], reproduce, run["phases_s"])
     _flush(console, terminal)
     kinds = [v["kind"] for v in run["verdicts"]]
     if kinds and not any(kind in ("claim", "base") for kind in kinds):

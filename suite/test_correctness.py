@@ -18,4 +18,7 @@ def test_correctness(correctness_case: Case, bench: Bench) -> None:
         pytest.skip(last["sentence"])
     if last["status"] != "correct":
         case = f"{last['kernel']} on {last['problem']} ({last['distribution']} inputs)"
-        pytest.fail(f"{case} is {last['status']}: {last['sentence']}", pytrace=False)
+        sentence = f"{case} is {last['status']}: {last['sentence']}"
+        if correctness_case.kernel.origin == "vendor":
+            pytest.xfail(sentence)  # a library's fault is reported, and red only where a claim rests on it
+        pytest.fail(sentence, pytrace=False)

@@ -9,7 +9,7 @@ import pytest
 if TYPE_CHECKING:
     from suite.bench import Bench
     from suite.judge.comparisons import Comparison
-    from suite.pytest_plugin import ReplayClock
+    from suite.replay_clock import ReplayClock
 
 
 # Nothing is handed over for a kernel that cannot run, is wrong, or is unchanged since the base.

@@ -133,7 +133,12 @@ class Court:
         return rival_improved(verdict, drift(*comparison.stored_us, times_us[0], times_us[1], stored, now), bands)
 
     def _is_red(self, comparison: Comparison, verdict: Verdict, run: Run) -> bool:
-        """Whether the run fails on it. A claim that could not be judged at all is red: unknown is not pass."""
+        """Whether the run fails on it. A claim that could not be judged at all is red: unknown is not pass.
+
+        A library's wrong kernel is not: it is never a rival, and where a claim rests on it, the claim is red.
+        """
+        if comparison.kind == "unclaimed" and run["kernels"].get(comparison.kernel, {}).get("origin") == "vendor":
+            return False
         if verdict.status in (Status.REGRESSED, Status.INCORRECT, Status.FAILED):
             return True
         if comparison.kind == "unclaimed":
@@ -198,7 +203,7 @@ def _times(launch: Run, problem: str, kernels: Collection[str]) -> Mapping[str, 
 def fastest_rival(run: Run, kernel: str, problem: str) -> str | None:
     """The fastest measured vendor kernel other than `kernel`, or else the reference; None where neither was timed."""
     for origin in ("vendor", "reference"):
-        timed = [
+        timed: list[tuple[float, str]] = [
             (time_us, other)
             for other, entry in run["kernels"].items()
             if entry["origin"] == origin and other != kernel and not other.startswith(BASE_PREFIX)

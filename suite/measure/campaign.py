@@ -28,9 +28,9 @@ from .crew import Crew, Stopwatch
 CASE_TIMEOUT_S = 420.0
 """Long, because a kernel may compile on its first call."""
 LAUNCH_TIMEOUT_S = 300.0
-GPU_BUDGET_S, CPU_BUDGET_S = 0.4, 4.0
+GPU_BUDGET_S, CPU_BUDGET_S = 0.25, 3.0
 """Timed seconds for one problem in one launch."""
-GPU_BLOCKS, CPU_BLOCKS = 50, 25
+GPU_BLOCKS, CPU_BLOCKS = 40, 20
 
 Factors = dict[str, dict[str, float]]
 """Kernel id -> its `output_factors`."""

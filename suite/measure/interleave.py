@@ -42,6 +42,7 @@ class Contestant:
     state: Any
     plan_us: float
     host_us: float
+    prepare_s: float
     calls: list[TimedCall]
 
 
@@ -100,6 +101,7 @@ def _prepare_all(
 
 
 def _prepare(kernel_id: str, problem: Problem, inputs: Inputs, device: Device, before: Any) -> Contestant:
+    began = time.perf_counter()
     kernel = discover.load_kernel(kernel_id)
     own_problem = discover.problem_as_seen_by(kernel_id, discover.problem_key(problem))
     reason = why_not(kernel, own_problem, device)
@@ -113,8 +115,8 @@ def _prepare(kernel_id: str, problem: Problem, inputs: Inputs, device: Device, b
     plan_us = (time.perf_counter_ns() - start) / 1e3
     run = functools.partial(kernel.run, inputs, state)
     host_us = statistics.median(_host_time_us(run, device) for _ in range(HOST_CALLS))
-    rotations = 1 if device.kind == "cpu" else ROTATIONS
-    return Contestant(kernel_id, kernel, state, plan_us, host_us, [TimedCall(run, before) for _ in range(rotations)])
+    calls = [TimedCall(run, before) for _ in range(1 if device.kind == "cpu" else ROTATIONS)]
+    return Contestant(kernel_id, kernel, state, plan_us, host_us, time.perf_counter() - began, calls)
 
 
 def _host_time_us(run: Any, device: Device) -> float:
@@ -204,8 +206,9 @@ class _Session:
         self, timer: Timer, contestants: list[Contestant], notes: list[str]
     ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         """One timer over all blocks. An incomplete measurement is void and made again, then given up."""
+        blocks = self._affordable_blocks(contestants)
         for attempt in range(RECORD_ATTEMPTS):
-            steps, order, kept = self._schedule(contestants, self._affordable_blocks(timer, contestants))
+            steps, order, kept = self._schedule(contestants, blocks)
             try:
                 with stopwatch(self.phases_s, "kernels"):
                     times_us = timer.measure(steps)
@@ -218,17 +221,17 @@ class _Session:
             return [self._measurement(timer, contestants, order, times_us, notes)], kept_files
         return [], []
 
-    def _affordable_blocks(self, timer: Timer, contestants: list[Contestant]) -> int:
-        """As many blocks as fit the time budget, from one trial block."""
+    def _affordable_blocks(self, contestants: list[Contestant]) -> int:
+        """As many blocks as fit the time budget, from a trial block without the timer, whose start-up is slow."""
         steps, _, _ = self._schedule(contestants, 1)
-        start = time.perf_counter()
         with stopwatch(self.phases_s, "prepare"):
-            try:
-                timer.measure(steps)
-            except TimerError:
-                pass  # the real attempts say why
+            start = time.perf_counter()
+            for step in steps:
+                step.setup()
+                step.call.before()
+                (step.call.replay or step.call.run)()
             synchronize(self.device.torch_name)
-        block_s = time.perf_counter() - start
+            block_s = time.perf_counter() - start
         return max(MIN_BLOCKS, min(self.max_blocks, int(self.budget_s / block_s)))
 
     def _schedule(
@@ -277,6 +280,7 @@ class _Session:
             "host_us": {c.kernel_id: round(c.host_us, 3) for c in contestants},
             "plan_us": {c.kernel_id: round(c.plan_us, 3) for c in contestants},
             "graph_safe": {},
+            "facts": {f"prepare_s {c.kernel_id}": round(c.prepare_s, 3) for c in contestants},
             "notes": notes,
         }
 

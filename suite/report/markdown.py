@@ -121,7 +121,7 @@ def _told(pool: Pool, row: Row) -> str:
 
 def verdict_section(pool: Pool, claims: Sequence[Any]) -> str:
     """All verdicts, the worst first; claims that these runs did not judge are counted below."""
-    ordered = judged.worst_first(pool.verdicts())
+    ordered = judged.worst_first(judged.listed(pool.verdicts(), pool.kernels))
     left_out = judged.unjudged(claims, ordered)
     cut = _cut(ordered)
     parts = [judged.markdown_table(ordered[:cut], pool.label) if ordered else "Nothing was judged in these runs."]

@@ -31,6 +31,20 @@ def worst_first(verdicts: Iterable[Record]) -> list[Record]:
     return sorted(verdicts, key=key)
 
 
+def listed(verdicts: Iterable[Record], kernels: Mapping[str, Record]) -> list[Record]:
+    """Verdicts that a table of verdicts is read for.
+
+    Left out are unclaimed kernels that could not run (they have a section of their own) and unclaimed vendor kernels,
+    whose times stand in the speedup tables. `kernels` is the run record's.
+    """
+
+    def tells(verdict: Record) -> bool:
+        vendor = kernels.get(verdict["kernel"], {}).get("origin") == "vendor"
+        return verdict["kind"] != "unclaimed" or (verdict["status"] != "skipped" and not vendor)
+
+    return [verdict for verdict in verdicts if tells(verdict)]
+
+
 def gap(verdict: Record) -> float | None:
     """Measured factor over claimed factor, less one: -0.03 is 3% short of the claim. None where one is missing."""
     claimed, measured = verdict["factor_claimed"], verdict["factor"]

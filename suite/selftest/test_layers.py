@@ -30,9 +30,11 @@ LAYERS = (
     {"record"},  # stands alone: JSON only
     {"device"},
     {"judge", "measure", "emulate"},
-    {"selection", "bench", "compile_run"},
+    {"selection", "run_journal", "stored_scores"},
+    {"bench", "compile_run"},
     {"report", "generate"},
-    {"progress", "summary", "cli", "pytest_plugin"},
+    {"progress", "replay_clock", "summary", "commands", "pytest_plugin"},
+    {"cli"},
 )
 """Parts of the project, lowest first. A part imports only from its own and from lower ones."""
 
