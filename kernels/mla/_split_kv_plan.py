@@ -1,0 +1,114 @@
+"""Launch decisions of triton_split_kv: pure functions of a problem's shape and a `Device`, never of lengths."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from ..device import Device
+from ..problem import Inputs, Problem
+from .problem import KV_LORA_RANK, MLADecode
+
+COMBINE_VALUES = 8192
+"""Partial values that one step of the combination holds: 64 registers for each of its 128 threads."""
+
+
+@dataclass(frozen=True)
+class Tile:
+    """The shape of one program of the first kernel."""
+
+    block_h: int
+    """Rows (query, head)."""
+    block_n: int
+    """Tokens in a tile."""
+    num_warps: int
+    num_stages: int
+    programs_per_sm: int = 1
+    min_tokens: int = 128
+    """Least tokens in a part: fewer cost more to combine than a further program saves."""
+    hopper: bool = False
+    """Whether it is the kernel in `_split_kv_hopper`."""
+
+
+@dataclass(frozen=True)
+class SplitKVPlan:
+    """What both kernels are launched with."""
+
+    softmax_scale: float
+    block_h: int
+    block_n: int
+    num_warps: int
+    num_stages: int
+    hopper: bool
+    num_parts: int
+    """Equal parts that the tiles of all sequences are cut into."""
+    min_tiles: int
+    """Least tiles in a part."""
+    combine_rows: int
+    combine_columns: int
+    combine_parts: int
+    """Partial results that one step of the combination reads at once."""
+    dependent_launch: bool
+    """Whether the second kernel may be launched before the first one has ended (NVIDIA, from sm_90)."""
+    backend_options: Mapping[str, int] = field(default_factory=dict)
+    """Options of one backend only: `waves_per_eu` on AMD."""
+
+
+def plan(problem: Problem, plan_inputs: Inputs, device: Device) -> SplitKVPlan:
+    """Every launch decision, from shapes alone: `plan_inputs` may be meta tensors."""
+    assert isinstance(problem, MLADecode)
+    tile = _tile(problem, device)
+    row_blocks = math.ceil(problem.seq_len_q * problem.num_heads / tile.block_h)
+    min_tiles = max(1, tile.min_tokens // tile.block_n)
+    most_tiles = problem.batch * math.ceil(problem.max_seq_len / tile.block_n)
+    num_parts = max(1, device.num_sms * tile.programs_per_sm // row_blocks)
+    num_parts = min(num_parts, math.ceil(most_tiles / min_tiles))
+    combine_parts = min(128, max(4, _next_power_of_2(num_parts // problem.batch)))
+    combine_columns = min(KV_LORA_RANK, COMBINE_VALUES // combine_parts)
+    return SplitKVPlan(
+        softmax_scale=problem.softmax_scale,
+        block_h=tile.block_h,
+        block_n=tile.block_n,
+        num_warps=tile.num_warps,
+        num_stages=tile.num_stages,
+        hopper=tile.hopper,
+        num_parts=num_parts,
+        min_tiles=min_tiles,
+        combine_rows=COMBINE_VALUES // (combine_parts * combine_columns),
+        combine_columns=combine_columns,
+        combine_parts=combine_parts,
+        dependent_launch=device.compute_capability >= 90,
+        backend_options={"waves_per_eu": 1} if device.kind == "hip" else {},
+    )
+
+
+def _tile(problem: MLADecode, device: Device) -> Tile:
+    """H200 (sm_90): the fastest of the tiles listed in triton_split_kv.py; other NVIDIA GPUs: what fits, not timed."""
+    rows = problem.seq_len_q * problem.num_heads
+    is_fp8 = problem.kv_dtype != problem.dtype
+    if device.kind == "hip":
+        return _tile_amd(rows, is_fp8, device)
+    if device.kind == "cuda" and device.shared_memory_bytes < 155 * 1024:  # sm_86, sm_89, sm_120
+        return Tile(16, 32, num_warps=4, num_stages=2 if is_fp8 else 3)
+    if rows <= 16:
+        return Tile(16, 32, num_warps=4, num_stages=2 if is_fp8 else 3, programs_per_sm=2, min_tokens=256)
+    if device.arch == "sm_90" and not is_fp8:
+        return Tile(64, 64, num_warps=8, num_stages=2, hopper=True)
+    if rows <= 32:
+        return Tile(32, 32, num_warps=4, num_stages=2, programs_per_sm=2)
+    return Tile(64, 64, num_warps=8, num_stages=2)
+
+
+def _tile_amd(rows: int, is_fp8: bool, device: Device) -> Tile:
+    """The largest tiles whose compiled code spills no vector register; not timed."""
+    if device.warp_size == 32:  # RDNA: half the registers for a warp
+        return Tile(16, 16, num_warps=8, num_stages=2)
+    block_h = 16 if rows <= 16 else 32 if rows <= 32 else 64
+    has_large_lds = device.shared_memory_bytes > 64 * 1024
+    block_n = 32 if has_large_lds and not (is_fp8 and block_h == 64) else 16
+    return Tile(block_h, block_n, num_warps=4, num_stages=2)
+
+
+def _next_power_of_2(n: int) -> int:
+    return 1 << max(0, n - 1).bit_length()
