@@ -34,6 +34,10 @@ INTERPRETED_DEVICES = ("h100", "mi300x")
 """GPUs whose plans Triton's interpreter executes; the second has the fp8 type that the first lacks."""
 
 
+class RunError(Exception):
+    """The run cannot go on; the text says why."""
+
+
 @dataclass
 class Bench:
     """The state of one run. `close` ends it and writes run.json."""
@@ -56,7 +60,7 @@ class Bench:
         self.campaign()
         done = {c["distribution"]: c for c in self._recorded_checks(case)}
         results = []
-        for distribution in load_problem(case.problem).distributions:
+        for distribution in self._distributions(case):
             if distribution not in done:
                 done[distribution] = self._check(case, distribution)
             results.append(done[distribution])
@@ -121,7 +125,7 @@ class Bench:
         self.say(f"asking {len(sound)} kernels what they can run")
         self._described = campaign.describe(sound, problems)
         if self._described["status"] != "ran":
-            raise RuntimeError(f"The kernels could not be asked what they can run. {self._described['sentence']}")
+            raise RunError(f"The kernels could not be asked what they can run. {self._described['sentence']}")
         recorded = {event["id"] for event in journal.events if event["event"] == "problem"}
         for problem in (p for p in problems if p not in recorded):
             nothing = dict.fromkeys(("flops", "cold_read_bytes", "write_bytes", "compute_dtype", "light_speed_us"))
@@ -165,6 +169,11 @@ class Bench:
             and (event["kernel"], event["problem"]) == (case.kernel.id, case.problem)
         ]
 
+    def _distributions(self, case: Case) -> tuple[str, ...]:
+        """All that the problem declares; the interpreter, which is slow, runs them on the small hard cases only."""
+        every = load_problem(case.problem).distributions
+        return every[:1] if self._interpreted(case.kernel) and case.problem in self.selection.problems else every
+
     def _check(self, case: Case, distribution: str) -> dict[str, Any]:
         campaign = self.campaign()
         self.say(f"checking {case.kernel.id} on {case.problem} ({distribution})")
@@ -179,7 +188,8 @@ class Bench:
     def _cannot_run(self, kernel: KernelInfo, problem: str) -> dict[str, str] | None:
         broken = kernel.broken or self._described["broken"].get(kernel.id)
         if broken:
-            return {"status": "failed", "reason": "raised", "sentence": broken}
+            reason = self._described.get("reasons", {}).get(kernel.id, "raised")
+            return {"status": "failed", "reason": reason, "sentence": broken}
         why = self._described["unsupported"].get(kernel.id, {}).get(problem)
         if why and not (self._interpreted(kernel) and "cannot be imported" not in why):
             return {"status": "skipped", "reason": "not_supported", "sentence": why}
@@ -201,11 +211,11 @@ class Bench:
         if fit and not self.run()["ceilings"]:
             self.say("measuring the device's ceilings")
             campaign.journal.append({"event": "ceilings"} | campaign.ceilings())
-        index = 0
+        index = sum(launch["complete"] for launch in self.run()["launches"])  # of the run that is resumed
         while index < MAX_LAUNCHES:
             run = self.run()
             undecided = [c for c in askable if not court.rule(c, run).decided]
-            work = self._work(undecided, fit)
+            work = self._work(undecided, {pair for pair in fit if kernel_trouble(run, *pair) is None})
             if not work:
                 break
             index = self._launch(campaign, work, len(undecided))

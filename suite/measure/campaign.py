@@ -65,17 +65,29 @@ class Campaign:
         shutil.rmtree(self._scratch, ignore_errors=True)
 
     def describe(self, kernels: list[str], problems: list[str]) -> dict[str, Any]:
-        """Which kernels run which problems, and why others do not. See `describe.describe`."""
-        message = {
-            "op": "describe",
-            "kernels": kernels,
-            "problems": problems,
-            "device": asdict(self.crew.chosen.device),
-        }
+        """Which kernels run which problems, and why others do not. See `describe.describe`.
+
+        Where that ends the worker, each is asked alone: a file that crashes when it is imported is a broken kernel,
+        and the reply's `reasons` (kernel -> reason code) says so.
+        """
         with Stopwatch(self.phases_s, "startup"):
-            reply = self.crew.request("candidate", message, CASE_TIMEOUT_S)
+            reply = self._describe(kernels, problems)
+            if reply["status"] != "ran":
+                reply = self._describe([], problems)  # without any kernel it must answer
+                for kernel in kernels if reply["status"] == "ran" else []:
+                    alone = self._describe([kernel], problems)
+                    if alone["status"] != "ran":
+                        reply.setdefault("reasons", {})[kernel] = alone["reason"]
+                        alone = {"broken": {kernel: f"It cannot be loaded. {alone['sentence']}"}}
+                    for table in ("unsupported", "versions", "factors", "broken"):
+                        reply[table] |= alone.get(table, {})
         self.factors |= reply.get("factors", {})
         return reply
+
+    def _describe(self, kernels: list[str], problems: list[str]) -> dict[str, Any]:
+        device = asdict(self.crew.chosen.device)
+        message = {"op": "describe", "kernels": kernels, "problems": problems, "device": device}
+        return self.crew.request("candidate", message, CASE_TIMEOUT_S)
 
     def ceilings(self) -> dict[str, float]:
         """Copy bandwidth and matrix rate of the device, now. Empty where they cannot be had."""
@@ -152,7 +164,8 @@ class Campaign:
         for problem in (p for p in work if p not in done):
             progress(problem)
             kernels = [kernel for kernel in work[problem] if kernel not in failed]
-            failed |= self._measure(launch_id, problem, kernels, phases_s)
+            if kernels:
+                failed |= self._measure(launch_id, problem, kernels, phases_s)
         self.crew.retire("launch")
         phases_s["other"] = max(0.0, time.monotonic() - started - sum(phases_s.values()))
         for name, value in phases_s.items():
@@ -201,16 +214,19 @@ class Campaign:
         reply = self._request(problem, kernels, seed, folder, phases_s)
         if reply["status"] == "ran":
             return reply, list(reply["failures"])
-        failures = []
+        failures: list[dict[str, str]] = []
         for kernel in kernels:
             alone = self._request(problem, [kernel], seed, folder, phases_s)
             if alone["status"] != "ran":
                 failures.append({"kernel": kernel, "reason": alone["reason"], "sentence": alone["sentence"]})
+            failures += alone.get("failures", [])
         survivors = [kernel for kernel in kernels if kernel not in {f["kernel"] for f in failures}]
         if failures and survivors:
-            reply = self._request(problem, survivors, seed, folder, phases_s)
-            if reply["status"] == "ran":
-                return reply, failures + list(reply["failures"])
+            reply, more = self._measure_survivors(problem, survivors, seed, folder, phases_s)
+            return reply, failures + more
+        # Where each runs alone, the fault is no single kernel's; but there are no times, and that is a result.
+        sentence = f"It runs alone, but {len(survivors)} kernels measured together failed: {reply['sentence']}"
+        failures += [{"kernel": k, "reason": reply["reason"], "sentence": sentence} for k in survivors]
         return {}, failures
 
     def _request(
@@ -224,25 +240,37 @@ class Campaign:
                    "budget_s": CPU_BUDGET_S if on_cpu else GPU_BUDGET_S}  # fmt: skip
         with Stopwatch(phases_s, "startup"):
             self.crew.start("launch")
+        started = time.monotonic()
         reply = self.crew.request("launch", message, LAUNCH_TIMEOUT_S)
+        elapsed_s = time.monotonic() - started
         for name, value in reply.get("phases_s", {}).items():
             phases_s[name] = phases_s.get(name, 0.0) + value
-        return reply
+        return _consistent(reply, elapsed_s)
 
     def _check_kept(self, problem: str, seed: int, kept: dict[str, Any]) -> list[dict[str, str]]:
         """Judge the outputs of one timed call; wrong ones void the kernel in this launch."""
         record = {"kernel": kept["kernel"], "problem": problem, "distribution": "normal", "seed": seed}
         reply = self._referee(record, self.crew.chosen.device.torch_name, kept["outputs"], kept["redraw_seed"])
+        if reply["status"] != "correct":
+            reply["sentence"] = f"In a timed call: {reply['sentence']}"
         self._journal_check(record | reply, "timed")
         if reply["status"] == "correct":
             return []
-        return [
-            {"kernel": kept["kernel"], "reason": reply["reason"], "sentence": f"In a timed call: {reply['sentence']}"}
-        ]
+        return [{"kernel": kept["kernel"], "reason": reply["reason"], "sentence": reply["sentence"]}]
 
     def _seed(self, *what: str) -> int:
         digest = hashlib.sha256("/".join([str(self.seed), *what]).encode()).digest()
         return int.from_bytes(digest[:6], "big")
+
+
+def _consistent(reply: dict[str, Any], elapsed_s: float) -> dict[str, Any]:
+    """The reply, or a failure where its calls claim more time than passed on this process's own clock."""
+    measured = reply.get("measurements", [])
+    claimed_s = sum(t for m in measured for times_us in m["times_us"].values() for t in times_us) / 1e6
+    if claimed_s <= elapsed_s:
+        return reply
+    sentence = f"Its worker reports {claimed_s:.2f} s of calls within {elapsed_s:.2f} s: its clock was tampered with."
+    return {"status": "failed", "reason": "crashed", "sentence": sentence}
 
 
 def problem_entry(problem: str) -> dict[str, Any]:

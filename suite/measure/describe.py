@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from kernels import discover
 from kernels.device import Device
 
 from .execute import why_not
+from .interpreter import mend
 
 
 def warm_up() -> dict[str, Any]:
@@ -24,6 +26,8 @@ def start(device: dict[str, Any], base_root: str | None, torch_index: int) -> di
     """Import what is slow to import, take the device, load the base commit's tree. Must be the first request."""
     import torch
 
+    if os.environ.get("TRITON_INTERPRET") == "1":
+        mend()
     if base_root:
         discover.load_tree(Path(base_root), discover.BASE_PACKAGE)
     if device["kind"] != "cpu":
