@@ -1,0 +1,136 @@
+"""The `kernelgate` command. What a command does stands in `commands`, loaded when it is called."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+app = typer.Typer(
+    help="Is this speedup claim still true? The gate itself runs as `pytest`; see README.md.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+LINE_LIMIT_CHARS = 4000
+Runs = Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of runs, or their run.json.")]
+
+
+@app.command()
+def doctor() -> None:
+    """What is here: device, driver, clocks, versions, which kernels can run and why others cannot."""
+    from .commands import doctor as command
+
+    raise typer.Exit(command.run(_root()))
+
+
+@app.command()
+def promote(
+    runs: Runs,
+    owner: Annotated[
+        str | None, typer.Option(help="Who answers for new claims; default: git's user.name.", show_default=False)
+    ] = None,
+    reason: Annotated[
+        str | None, typer.Option(help="Why claims may be lowered; stored with them.", show_default=False)
+    ] = None,
+) -> None:
+    """Turn measured runs into claims in baselines/: five launches or more in two runs or more of a clean commit."""
+    from .commands import promote as command
+
+    raise typer.Exit(command.run(_root(), runs, owner, reason))
+
+
+@app.command()
+def report(
+    runs: Runs,
+    out: Annotated[Path, typer.Option(help="Folder that the pages are written to.")] = Path("reports"),
+    summary: Annotated[
+        Path | None, typer.Option(help="Also append a short version to this file.", show_default=False)
+    ] = None,
+) -> None:
+    """Write a markdown page with plots for each device, and print its path."""
+    from .commands import report as command
+
+    raise typer.Exit(command.run(_root(), runs, out, summary))
+
+
+@app.command()
+def claims(
+    device: Annotated[
+        str | None, typer.Option(metavar="KEY", help="Only claims on this device.", show_default=False)
+    ] = None,
+) -> None:
+    """List every stored claim: its factor, its evidence, when it was last proven."""
+    from .commands import claims as command
+
+    raise typer.Exit(command.run(_root(), device))
+
+
+@app.command()
+def selftest(
+    timers: Annotated[bool, typer.Option("--timers", help="Compare the device's timers with one another.")] = False,
+    launches: Annotated[int, typer.Option(min=1, help="Fresh processes that each timer is measured in.")] = 4,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE.json", help="Also write the result here.", show_default=False)
+    ] = None,
+) -> None:
+    """Measure how well the gate itself measures, on the device that is here."""
+    if not timers:
+        typer.echo("kernelgate selftest needs to know what to test. --timers: compare the device's timers.", err=True)
+        raise typer.Exit(2)
+    from .commands import timers as command
+
+    raise typer.Exit(command.run(launches, out))
+
+
+def _root() -> Path:
+    """The project's root. RuntimeError where `kernels` is another package."""
+    from .selection import kernels_root
+
+    return kernels_root()
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one command. What can be expected to fail ends as a sentence on stderr: status 4 for a device, else 1."""
+    try:
+        from .device.specs import DeviceError
+        from .record.schema import RecordError
+
+        _root()
+    except ImportError as error:
+        if (error.name or "").partition(".")[0] != "kernels":
+            raise
+        _end(
+            f"`import kernels` finds another package of that name, or none ({error}). kernelgate works from its own "
+            "checkout: install it with pip install --editable, and uninstall the other package.",
+            1,
+        )
+    except RuntimeError as error:
+        _end(str(error), 1)
+    try:
+        app(args=arguments, prog_name="kernelgate")
+    except DeviceError as error:
+        _end(str(error), 4)
+    except RecordError as error:
+        _end(_printable(str(error)), 1)
+    except OSError as error:
+        _end(f"{error.filename or 'A file'}: cannot be read or written ({error.strerror or error}).", 1)
+
+
+def _end(sentences: str, status: int) -> NoReturn:
+    typer.echo(sentences, err=True)
+    sys.exit(status)
+
+
+def _printable(sentences: str) -> str:
+    """Without control characters: sentences quote records."""
+    from .report.tables import plain
+
+    return "\n".join(plain(line, LINE_LIMIT_CHARS) for line in sentences.splitlines())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""What the commands of `kernelgate` do; `suite.cli` declares them and turns errors into sentences."""

@@ -1,0 +1,56 @@
+"""`kernelgate promote`: measured runs -> claims in baselines/."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import get_args
+
+import typer
+
+from ..judge.evidence import interval
+from ..record.promote import Action, Outcome, Summary, promote
+from ..report.tables import plain
+
+ACTIONS: tuple[Action, ...] = get_args(Action)
+"""In the order in which outcomes are printed."""
+LINE_LIMIT_CHARS = 2000
+GIT_TIMEOUT_S = 60
+
+
+def run(root: Path, runs: Sequence[Path], owner: str | None, reason: str | None) -> int:
+    """Print what became of each claim. Returns 1 where these runs spoke for none, else 0. Raises PromoteError."""
+    owner = owner if owner is not None else git_user(root)
+    summary = promote(runs, root, owner, reason, _lower_bound)
+    for outcome in sorted(summary.outcomes, key=_order):
+        typer.echo(f"{outcome.action:8} {plain(outcome.claim, 500)}: {plain(outcome.sentence, LINE_LIMIT_CHARS)}")
+    for path in summary.written:
+        typer.echo(f"wrote    {path.relative_to(root)}")
+    return _status(summary)
+
+
+def _status(summary: Summary) -> int:
+    if summary.written:
+        return 0
+    typer.echo("Nothing was written: no claim is new, and none changed.", err=True)
+    refused = [outcome for outcome in summary.outcomes if outcome.action == "refused"]
+    return 1 if refused or not summary.outcomes else 0
+
+
+def _order(outcome: Outcome) -> tuple[int, str]:
+    return ACTIONS.index(outcome.action), outcome.claim
+
+
+def _lower_bound(scores: list[float]) -> float:
+    return interval(scores)[0]
+
+
+def git_user(root: Path) -> str:
+    """git's user.name as it applies at `root`; empty where there is none."""
+    command = ["git", "-C", str(root), "config", "user.name"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=GIT_TIMEOUT_S, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip()
