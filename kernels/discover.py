@@ -114,9 +114,16 @@ def _closure_sha256(path: Path, root: Path) -> str:
 
 
 def load_problems(family: str, package: str = PACKAGE) -> tuple[dict[Tier, tuple[Problem, ...]], tuple[Problem, ...]]:
-    """A family's tiers and hard cases. Does not import torch. ValueError where two problems share an id."""
-    module = importlib.import_module(f"{package}.{family}.problem")
-    tiers, hard_cases = dict(module.PROBLEMS), tuple(module.HARD_CASES)
+    """A family's tiers and hard cases. Does not import torch.
+
+    ValueError where its problem.py cannot be imported, or two problems share an id.
+    """
+    try:
+        module = importlib.import_module(f"{package}.{family}.problem")
+        tiers, hard_cases = dict(module.PROBLEMS), tuple(module.HARD_CASES)
+    except Exception as error:
+        told = f"{type(error).__name__}: {error}"
+        raise ValueError(f"{package}/{family}/problem.py cannot be used. {told}") from error
     by_id: dict[str, Problem] = {}
     for problem in (*hard_cases, *(p for tier in tiers.values() for p in tier)):
         if by_id.setdefault(problem.id, problem) != problem:

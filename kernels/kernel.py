@@ -39,6 +39,10 @@ def problem_is_state(problem: Problem, plan_inputs: Inputs, device: Device) -> P
     return problem
 
 
+def nothing() -> None:
+    """`warm_up` of a kernel that starts fast."""
+
+
 def no_version() -> str:
     """`version` of a kernel that is nothing but its own file."""
     return ""
@@ -59,6 +63,8 @@ class Kernel:
     (`Problem.plan_inputs`), no other tensor. With inputs on device `meta` it must still decide, from shapes alone."""
     supports: Callable[[Any, Device], str | None] = anywhere
     """None, or the sentence that says why this problem cannot run on this device."""
+    warm_up: Callable[[], None] = nothing
+    """What is slow once in a process and needs no device: imports, compilers' start. Called ahead of a launch."""
     requires: tuple[str, ...] = ()
     """Modules beyond torch that must import for `run` to work: ("triton",) or ("flashinfer",)."""
     uses_triton: bool = False

@@ -70,6 +70,14 @@ def run(inputs: Inputs, state: tuple[Decode, float]) -> Outputs:
     return {"out": out, "lse": lse}
 
 
+def warm_up() -> None:
+    """Dynamo and Inductor take seconds to import and start, before they compile anything."""
+    with torch.inference_mode():
+        torch.compile(lambda x: x + 1, fullgraph=True, dynamic=False)(torch.zeros(8))
+    from torch._inductor.codegen import cuda_combined_scheduling, triton  # noqa: F401 - imported to be there
+    from torch._inductor.runtime import triton_heuristics  # noqa: F401 - likewise
+
+
 def supports(problem: Problem, device: Device) -> str | None:
     """Refuses what would need more than 16 GB for the gathered cache and the scores."""
     assert isinstance(problem, MLADecode)
@@ -85,4 +93,4 @@ def supports(problem: Problem, device: Device) -> str | None:
     return None
 
 
-KERNEL = Kernel(origin=Origin.GENERATED, tasks=("decode",), run=run, plan=plan, supports=supports)
+KERNEL = Kernel(origin=Origin.GENERATED, tasks=("decode",), run=run, plan=plan, supports=supports, warm_up=warm_up)
