@@ -121,11 +121,13 @@ class Bench:
         """Ask a worker what runs here, and record kernels and problems."""
         everything = self.selection.kernels | self.selection.base_kernels
         problems = list(self.selection.problems | self.selection.hard_cases)
-        sound = [k.id for k in everything.values() if not k.broken]
+        sound = [k.id for k in everything.values() if not k.broken]  # as far as reading them tells
         self.say(f"asking {len(sound)} kernels what they can run")
         self._described = campaign.describe(sound, problems)
         if self._described["status"] != "ran":
             raise RunError(f"The kernels could not be asked what they can run. {self._described['sentence']}")
+        importable = set(sound) - set(self._described["broken"])  # a crash would take the spare worker with it
+        campaign.crew.warmed_kernels = sorted(importable & self.selection.kernels.keys())
         recorded = {event["id"] for event in journal.events if event["event"] == "problem"}
         for problem in (p for p in problems if p not in recorded):
             nothing = dict.fromkeys(("flops", "cold_read_bytes", "write_bytes", "compute_dtype", "light_speed_us"))
@@ -204,6 +206,7 @@ class Bench:
     def _measure(self) -> None:
         """Check whatever will be timed, then launch until every comparison is decided."""
         campaign = self.campaign()
+        campaign.crew.prepare_spare()
         self._mark_unchanged(campaign)
         court = self._court()
         askable = [c for c in self.comparisons if self.selection.missing(c) is None]

@@ -7,7 +7,6 @@ Device seconds are handed to pytest-benchmark as its samples.
 from __future__ import annotations
 
 import secrets
-import shlex
 from collections.abc import Generator
 from datetime import datetime, timezone
 from pathlib import Path
@@ -20,7 +19,7 @@ from kernels.discover import families
 from kernels.kernel import Origin
 from kernels.problem import Tier
 
-from .bench import Bench
+from .bench import Bench, RunError
 from .compile_run import CompileRun
 from .device.detect import ChosenDevice, DeviceError, choose, detect
 from .device.fitness import why_unfit
@@ -32,7 +31,7 @@ from .record.schema import RecordError
 from .replay_clock import ReplayClock
 from .run_journal import Options
 from .selection import Case, Selection, kernels_root
-from .summary import print_compiled, print_run
+from .summary import how_to_go_on, print_compiled, print_run, speed_test_name
 
 GATE_FILES = ("test_correctness.py", "test_speedup.py")
 COMPILE_FILE = "test_compile.py"
@@ -82,6 +81,8 @@ class Gate:
         self.tier = Tier(config.getoption("tier") or default_tier)
         key = self.chosen.key if self.chosen else config.getoption("gpu")
         self.selection = Selection(self.root, key, self.tier, self.base[2] if self.base else None)
+        for family in {claim.problem.partition("/")[0] for claim in self.selection.claims} - {*families(self.root)}:
+            config.addinivalue_line("markers", f"{family}: family: claimed, but no longer in kernels/")
 
     def _device(self) -> Device:
         gpu = self.config.getoption("gpu")
@@ -129,6 +130,9 @@ def pytest_configure(config: pytest.Config) -> None:
         config.addinivalue_line("markers", f"{family}: family: kernels/{family}/")
     for origin in Origin:
         config.addinivalue_line("markers", f"{origin.value}: origin")
+    # Nothing is handed over for a kernel that cannot run, is wrong, or is unchanged since the base. Not a mark of the
+    # test: after Ctrl-C its fixtures end outside of it.
+    config.addinivalue_line("filterwarnings", "ignore:Benchmark fixture was not used")
     for option, why in (
         ("benchmark_skip", "--benchmark-skip would leave every claim unjudged"),
         ("numprocesses", "-n would measure several kernels at once on one device"),
@@ -190,11 +194,10 @@ def _case_param(case: Case, device: str | None = None) -> Any:
 def _comparison_param(comparison: Comparison, selection: Selection) -> Any:
     known = selection.kernels.get(comparison.kernel)
     family = comparison.problem.partition("/")[0]
-    rival = {"base": "-over-base", "unclaimed": ""}.get(comparison.kind, f"-over-{comparison.rival}")
     clock = ReplayClock()
     marks = [*_marks(family, known.origin if known else "unknown"),
              pytest.mark.benchmark(timer=clock, group=comparison.problem)]  # fmt: skip
-    name = f"{comparison.kernel}{rival}-{comparison.problem.partition('/')[2]}"
+    name = speed_test_name(comparison.kind, comparison.kernel, comparison.rival, comparison.problem)
     return pytest.param((comparison, clock), id=name, marks=marks)
 
 
@@ -246,6 +249,19 @@ def compile_results(pytestconfig: pytest.Config) -> Any:
     return pytestconfig.stash[compiled_key]
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
+    """What no other test can get past (a full disk, a run that cannot be resumed) ends the session with a sentence."""
+    try:
+        return (yield)
+    except (RecordError, RunError, OSError) as error:
+        bench = item.config.stash.get(bench_key, None)
+        if bench is None:
+            raise
+        status = pytest.ExitCode.INTERNAL_ERROR if bench.started else pytest.ExitCode.USAGE_ERROR
+        pytest.exit(f"The run cannot go on. {error} {how_to_go_on(bench)}", returncode=status)
+
+
 @pytest.fixture
 def rule(request: pytest.FixtureRequest, bench: Bench) -> Any:
     """A function that turns a ruling into pytest's outcome."""
@@ -285,7 +301,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> Generator[
     try:
         if bench is not None:
             bench.close(int(session.exitstatus))
-    except RecordError as error:
+    except (RecordError, OSError) as error:
         session.config.stash[gate_key].record_error = str(error)  # type: ignore[attr-defined]
         session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
     return (yield)
@@ -300,18 +316,4 @@ def pytest_terminal_summary(terminalreporter: Any, exitstatus: int, config: pyte
         print_compiled(compiled, terminalreporter)
     if gate is None or bench is None or not bench.started:
         return
-    print_run(bench, gate.selection, terminalreporter, lambda verdict: reproduce_command(gate, verdict))
-    error = getattr(gate, "record_error", None)
-    if error:
-        terminalreporter.write_line(error, red=True)
-
-
-def reproduce_command(gate: Gate, verdict: dict[str, Any]) -> str:
-    """The one command that measures this verdict's pair again."""
-    assert gate.chosen is not None
-    rival = {"base": "-over-base", "unclaimed": ""}.get(verdict["kind"], f"-over-{verdict['rival']}")
-    name = f"{verdict['kernel']}{rival}-{verdict['problem'].partition('/')[2]}"
-    base = f" --base {shlex.quote(gate.base[0])}" if gate.base else ""
-    gpu = "cpu" if gate.device.kind == "cpu" else gate.chosen.key
-    test = shlex.quote(f"suite/test_speedup.py::test_speedup[{name}]")
-    return f"pytest --gpu {gpu} --tier {gate.tier.value}{base} {test}"
+    print_run(bench, gate.selection, terminalreporter, getattr(gate, "record_error", None))

@@ -14,7 +14,7 @@ from typing import Any
 
 from .device.detect import ChosenDevice
 from .record.journal import Journal, read_journal
-from .record.run import JOURNAL_NAME, fold, write_run
+from .record.run import JOURNAL_NAME, RUN_NAME, fold, write_run
 from .record.schema import RecordError, now_utc, schema_version
 from .record.source import source_state
 
@@ -46,6 +46,7 @@ class RunJournal:
         self._journal = Journal(path)
         if self.events:
             _check_same(self.events[0], options, chosen)
+            (options.run_dir / RUN_NAME).unlink(missing_ok=True)  # readers take the journal until this run ends
             self.append({"event": "resume", "started_utc": now_utc(), "command": list(options.command)})
         else:
             self.append(_start(options, chosen, sorted(families)))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
+import shlex
 import shutil
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,22 +14,29 @@ from rich.console import Console
 from .bench import Bench
 from .compile_run import CompileRun
 from .record.run import JOURNAL_NAME, RUN_NAME
+from .record.schema import RecordError
 from .report import write_report
 from .report.compile_table import resource_table, resource_text
 from .report.terminal import print_summary
 from .report.verdicts import listed
 from .selection import Selection
 
+INTERRUPTED = 2
+"""pytest's exit status after Ctrl-C."""
 MIN_WIDTH = 100
 
 
-def print_run(bench: Bench, selection: Selection, terminal: Any, reproduce: Callable[[dict[str, Any]], str]) -> None:
-    """Write a finished run's summary to pytest's terminal reporter."""
+def print_run(bench: Bench, selection: Selection, terminal: Any, record_error: str | None) -> None:
+    """Write a finished run's summary to pytest's terminal reporter, or why its record could not be written."""
     run = bench.run()
     terminal.section("kernelgate")
+    if record_error or run["exit_status"] == INTERRUPTED:
+        terminal.write_line(f"{record_error or 'It was interrupted.'} {how_to_go_on(bench)}", red=True)
+    if record_error:
+        return
     console = _console(terminal)
     told = listed(run["verdicts"], run["kernels"])
-    print_summary(console, told, run["problems"], reproduce, run["phases_s"])
+    print_summary(console, told, run["problems"], partial(reproduce_command, bench), run["phases_s"])
     _flush(console, terminal)
     kinds = [v["kind"] for v in run["verdicts"]]
     if kinds and not any(kind in ("claim", "base") for kind in kinds):
@@ -38,8 +46,35 @@ def print_run(bench: Bench, selection: Selection, terminal: Any, reproduce: Call
         )
     terminal.write_line(f"record: {_short(bench.options.run_dir)}/{RUN_NAME} (journal: {JOURNAL_NAME})")
     if run["launches"]:
-        pages = write_report([run], selection.claims, bench.options.run_dir / "report")
-        terminal.write_line(f"report: {_short(pages[0])}")
+        try:
+            pages = write_report([run], selection.claims, bench.options.run_dir / "report")
+        except (RecordError, OSError) as error:  # the verdicts stand without it
+            terminal.write_line(f"No report was written. {error}", red=True)
+        else:
+            terminal.write_line(f"report: {_short(pages[0])}")
+
+
+def speed_test_name(kind: str, kernel: str, rival: str | None, problem: str) -> str:
+    """The id that a comparison's test has: `mla/a-over-mla/b-decode-b64-...`."""
+    over = {"base": "-over-base", "unclaimed": ""}.get(kind, f"-over-{rival}")
+    return f"{kernel}{over}-{problem.partition('/')[2]}"
+
+
+def reproduce_command(bench: Bench, verdict: dict[str, Any]) -> str:
+    """The one command that measures this verdict's pair again."""
+    name = speed_test_name(verdict["kind"], verdict["kernel"], verdict["rival"], verdict["problem"])
+    base = f" --base {shlex.quote(bench.options.base[0])}" if bench.options.base else ""
+    gpu = "cpu" if bench.chosen.device.kind == "cpu" else bench.chosen.key
+    test = shlex.quote(f"suite/test_speedup.py::test_speedup[{name}]")
+    return f"pytest --gpu {gpu} --tier {bench.options.tier}{base} {test}"
+
+
+def how_to_go_on(bench: Bench) -> str:
+    """What to do about a run that was cut off; nothing where none had begun."""
+    if not bench.started:
+        return ""
+    run_dir = shlex.quote(str(bench.options.run_dir))
+    return f"Nothing measured is lost: repeat the command with --resume {run_dir} to go on."
 
 
 def print_compiled(compiled: CompileRun, terminal: Any) -> None:

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import pytest
-
 if TYPE_CHECKING:
     from suite.bench import Bench
     from suite.judge.comparisons import Comparison
     from suite.replay_clock import ReplayClock
 
 
-# Nothing is handed over for a kernel that cannot run, is wrong, or is unchanged since the base.
-@pytest.mark.filterwarnings("ignore:Benchmark fixture was not used")
 def test_speedup(comparison: tuple[Comparison, ReplayClock], bench: Bench, rule: Any, benchmark: Any) -> None:
     """The verdict of the judge; the kernel's device seconds go to pytest-benchmark."""
     question, clock = comparison

@@ -91,6 +91,11 @@ class Court:
                 Status.HOLDS, Reason.UNCHANGED, f"{comparison.kernel} compiles to the same code as at the base."
             )
         trouble = kernel_trouble(run, comparison.kernel, comparison.problem)
+        if comparison.kind == "base" and rival and (trouble is None or trouble.status is Status.SKIPPED):
+            at_base = kernel_trouble(run, rival, comparison.problem)
+            if at_base:
+                sentence = f"The base gave no times to compare with, so nothing can be slower: {at_base.sentence}"
+                return Verdict(Status.SKIPPED, Reason.NOT_MEASURED, sentence)
         if trouble:
             return trouble
         if rival is None:
@@ -143,10 +148,14 @@ class Court:
             return True
         if comparison.kind == "unclaimed":
             return False
+        if comparison.kind == "base" and verdict.status is Status.SKIPPED and verdict.reason is Reason.NOT_MEASURED:
+            return False
         if verdict.status is Status.SKIPPED or verdict.reason is Reason.NOT_MEASURED:
             return True
         if verdict.status is not Status.INCONCLUSIVE:
             return False
+        if not verdict.launches:
+            return True
         now = run["kernels"].get(comparison.kernel, {}).get("source_sha256")
         code_changed = comparison.kind == "base" or (
             comparison.kernel_sha256 is not None and now != comparison.kernel_sha256
@@ -201,7 +210,10 @@ def _times(launch: Run, problem: str, kernels: Collection[str]) -> Mapping[str, 
 
 
 def fastest_rival(run: Run, kernel: str, problem: str) -> str | None:
-    """The fastest measured vendor kernel other than `kernel`, or else the reference; None where neither was timed."""
+    """The fastest measured vendor kernel other than `kernel`, or else the reference; None where neither was timed.
+
+    Not one that was found wrong or failed, though an earlier launch may hold times of it.
+    """
     for origin in ("vendor", "reference"):
         timed: list[tuple[float, str]] = [
             (time_us, other)
@@ -210,6 +222,7 @@ def fastest_rival(run: Run, kernel: str, problem: str) -> str | None:
             for time_us in [median_us(run, other, problem)]
             if time_us is not None
         ]
-        if timed:
-            return min(timed)[1]
+        for _, other in sorted(timed):
+            if kernel_trouble(run, other, problem) is None:
+                return other
     return None

@@ -28,9 +28,9 @@ from .crew import Crew, Stopwatch
 CASE_TIMEOUT_S = 420.0
 """Long, because a kernel may compile on its first call."""
 LAUNCH_TIMEOUT_S = 300.0
-GPU_BUDGET_S, CPU_BUDGET_S = 0.25, 3.0
+GPU_BUDGET_S, CPU_BUDGET_S = 0.2, 3.0
 """Timed seconds for one problem in one launch."""
-GPU_BLOCKS, CPU_BLOCKS = 40, 20
+GPU_BLOCKS, CPU_BLOCKS = 30, 20
 
 Factors = dict[str, dict[str, float]]
 """Kernel id -> its `output_factors`."""
@@ -57,7 +57,9 @@ class Campaign:
     phases_s: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._scratch = Path(tempfile.mkdtemp(prefix="kernelgate-", dir=_scratch_parent(self.crew.log_path.parent)))
+        self._scratch = _scratch_parent(self.crew.log_path.parent) / f"kernelgate-{self.run_id}"
+        shutil.rmtree(self._scratch, ignore_errors=True)  # it is there where the run was killed and is resumed
+        self._scratch.mkdir(mode=0o700)
 
     def close(self) -> None:
         """End all workers and remove the outputs that they left."""

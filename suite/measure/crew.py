@@ -6,6 +6,7 @@ referee       runs the reference and compares         interpreter   Triton kerne
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from dataclasses import asdict, dataclass, field
@@ -17,6 +18,9 @@ from .compile import WITHOUT_LINE_INFO
 from .process import Worker, WorkerError
 
 START_TIMEOUT_S = 180.0
+MALLOC_FILLS = {"MALLOC_PERTURB_": "128"}
+"""glibc fills what it hands out with 0x7f, 3.4e38 or NaN in every float type: what a kernel leaves unwritten on the CPU
+never holds an old answer, nor a zero that happens to be right. Where kernels are checked, not where they are timed."""
 SPARE_WORKER_CORES = 8
 """From this many CPU cores on, the next launch's process is started while the present one measures."""
 
@@ -29,11 +33,16 @@ class Crew:
     chosen: ChosenDevice
     log_path: Path
     base_root: Path | None = None
+    warmed_kernels: list[str] = field(default_factory=list)
+    """Kernels whose imports a spare launch worker does ahead."""
     _workers: dict[str, Worker] = field(default_factory=dict)
     _spare: Worker | None = None
 
     def request(self, role: str, message: dict[str, Any], timeout_s: float) -> dict[str, Any]:
-        """A request whose failure is a reply as well; a worker that is of no further use is replaced."""
+        """A request whose failure is a reply as well; a worker that is of no further use is replaced.
+
+        OSError where the disk is full: no kernel is to blame, and none could run.
+        """
         try:
             reply = self.worker(role).request(message, timeout_s)
         except WorkerError as error:
@@ -41,6 +50,8 @@ class Crew:
             return {"status": "failed", "reason": error.reason, "sentence": error.sentence}
         if reply.pop("poisoned", False):
             self.retire(role)
+        if reply.get("reason") == "disk_full":
+            raise OSError(errno.ENOSPC, f"{reply['sentence']}. Make room for outputs and compiled code.")
         return reply
 
     def worker(self, role: str) -> Worker:
@@ -62,13 +73,13 @@ class Crew:
         except WorkerError:
             self.retire(role)
         if role == "launch":
-            self._prepare_spare()
+            self.prepare_spare()
 
-    def _prepare_spare(self) -> None:
+    def prepare_spare(self) -> None:
         """Start the next launch's process early: its imports keep a core busy, not the device."""
         if self._spare is None and (os.cpu_count() or 1) >= SPARE_WORKER_CORES and self.chosen.device.kind != "cpu":
             self._spare = self._spawn("launch")
-            self._spare.send({"op": "warm_up"})
+            self._spare.send({"op": "warm_up", "kernels": self.warmed_kernels})
 
     def retire(self, role: str) -> None:
         """End a role's worker, if it has one."""
@@ -92,12 +103,17 @@ class Crew:
         if self._spare is None:
             return self._spawn("launch")
         spare, self._spare = self._spare, None
-        spare.receive(START_TIMEOUT_S)  # the reply to warm_up
+        try:
+            spare.receive(START_TIMEOUT_S)  # the reply to warm_up
+        except WorkerError:  # a kernel's import killed it; where that matters it will be told again
+            return self._spawn("launch")
         return spare
 
     def _spawn(self, role: str) -> Worker:
         # Without line info, launches find what was compiled ahead, for a comparison with the base for instance.
         environment = {"TRITON_INTERPRET": "1"} if role == "interpreter" else WITHOUT_LINE_INFO
+        if role in ("candidate", "interpreter"):
+            environment = environment | MALLOC_FILLS
         return Worker(self.root, self.log_path, environment)
 
 

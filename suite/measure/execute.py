@@ -7,6 +7,7 @@ says of them (dtype, shape, strides) is judged there as well.
 from __future__ import annotations
 
 import contextlib
+import errno
 import math
 import time
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ STICKY_DEVICE_ERRORS = (
     "illegal instruction", "hardware stack error", "launch timed out", "unknown error", "HSA_STATUS_ERROR",
     "hipErrorLaunchFailure",
 )  # fmt: skip
+MEMORY_ERRORS = ("out of memory", "can't allocate memory", "cannot allocate memory")
 POOL_POISON_BYTES = 256 << 20
 
 
@@ -40,7 +42,7 @@ def run_case(
     case, implementation = discover.problem_as_seen_by(kernel, problem), discover.load_kernel(kernel)
     reason = why_not(implementation, case, target)
     if reason:
-        return {"status": "skipped", "reason": "unsupported", "sentence": reason}
+        return {"status": "skipped", "reason": "not_supported", "sentence": reason}
     inputs = case.make_inputs(seed, tensors_on, distribution)
     before = checksums(inputs)
     with torch.inference_mode():
@@ -48,6 +50,7 @@ def run_case(
         poison_pool(tensors_on, case)
         outputs = implementation.run(inputs, state)
         synchronize(tensors_on)
+    require_tensors(outputs)
     changed = [name for name, value in checksums(inputs).items() if value != before[name]]
     if changed:
         sentence = f"It changed its inputs: {', '.join(changed)}."
@@ -78,8 +81,7 @@ def plan_inputs(problem: Problem, inputs: Inputs) -> Inputs:
 
 def save_outputs(outputs: Outputs, folder: Path, prefix: str) -> dict[str, dict[str, Any]]:
     """Write each output's bytes; returns {name: {dtype, shape, dense, file}}."""
-    if not isinstance(outputs, dict) or not all(isinstance(v, torch.Tensor) for v in outputs.values()):
-        raise TypeError(f"run must return a dict of tensors by output name, not {type(outputs).__name__}")
+    require_tensors(outputs)
     described = {}
     for name, tensor in outputs.items():
         path = folder / f"{prefix}{name}.bin"
@@ -91,6 +93,15 @@ def save_outputs(outputs: Outputs, folder: Path, prefix: str) -> dict[str, dict[
             "file": str(path),
         }
     return described
+
+
+def require_tensors(outputs: object) -> None:
+    """TypeError where `run` returned anything but tensors by name."""
+    if not isinstance(outputs, dict):
+        raise TypeError(f"run must return a dict of tensors by output name, not {type(outputs).__name__}")
+    for name, value in outputs.items():
+        if not isinstance(value, torch.Tensor):
+            raise TypeError(f"run must return a dict of tensors by output name; {name} is {type(value).__name__}")
 
 
 def shared_memory(inputs: Inputs, outputs: Outputs) -> str | None:
@@ -127,7 +138,7 @@ def _words(tensor: torch.Tensor) -> torch.Tensor:
 def poison_pool(torch_device: str, problem: Problem) -> None:
     """Fill the allocator's free blocks with NaN: what a kernel leaves unwritten must not hold an old answer."""
     if torch_device == "cpu":
-        return  # malloc has no pool that could be reached; outputs of earlier calls are poisoned instead
+        return  # malloc has no pool that could be reached: the process runs with MALLOC_PERTURB_ (crew.py)
     sizes = [math.prod(s.shape) * getattr(torch, s.dtype).itemsize for s in problem.output_specs().values()]
     blocks = [torch.full((max(1, n // 4),), float("nan"), device="cuda") for n in (*sizes, *sizes, POOL_POISON_BYTES)]
     del blocks
@@ -140,10 +151,16 @@ def synchronize(torch_device: str) -> None:
 
 
 def failure(error: BaseException) -> dict[str, Any]:
-    """An exception as a reply. `poisoned` where the device is of no further use to this process."""
+    """An exception as a reply. `poisoned` where the device is of no further use to this process.
+
+    The reason `disk_full` is no kernel's fault: it ends the run (crew.py).
+    """
     text = " ".join(str(error).split())[:500] or "no message"
     poisoned = any(s in text for s in STICKY_DEVICE_ERRORS)
-    if isinstance(error, torch.cuda.OutOfMemoryError | MemoryError) or "out of memory" in text.lower():
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return {"status": "failed", "reason": "disk_full", "sentence": f"The disk is full: {text}", "poisoned": False}
+    told = any(s in text.lower() for s in MEMORY_ERRORS)
+    if isinstance(error, torch.cuda.OutOfMemoryError | MemoryError) or told:
         return {
             "status": "failed",
             "reason": "out_of_memory",

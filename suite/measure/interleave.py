@@ -1,8 +1,8 @@
 """In the worker: measure all kernels of one problem, interleaved in randomised blocks.
 
-A block calls every kernel once, in random order, on the same input buffers; activations are redrawn before each call.
-Kernels are captured twice, so that outputs and workspaces rotate between two places of memory. In one random block,
-each kernel's outputs are kept for the referee.
+A block calls every kernel once, in random order, on the same input buffers and values; activations are redrawn for each
+block, and written again before each call. Kernels are captured twice, so that outputs and workspaces rotate between two
+places of memory. The outputs of one random block are kept for the referee.
 """
 
 from __future__ import annotations
@@ -237,15 +237,16 @@ class _Session:
     def _schedule(
         self, contestants: list[Contestant], blocks: int
     ) -> tuple[list[Step], list[str], list[dict[str, Any]]]:
-        kept_block = {c.kernel_id: self.rng.randrange(blocks) for c in contestants}
+        kept_block = self.rng.randrange(blocks)
         steps: list[Step] = []
         order: list[str] = []
         kept: list[dict[str, Any]] = []
         for block in range(blocks):
+            redraw_seed = self.rng.randrange(1 << 48)
             for contestant in self.rng.sample(contestants, len(contestants)):
-                call, redraw_seed = self.rng.choice(contestant.calls), self.rng.randrange(1 << 48)
+                call = self.rng.choice(contestant.calls)
                 step = Step(call, setup=functools.partial(self._setup, call, redraw_seed))
-                if block == kept_block[contestant.kernel_id]:
+                if block == kept_block:
                     entry: dict[str, Any] = {"contestant": contestant, "redraw_seed": redraw_seed}
                     step.after = functools.partial(_keep, call, entry)
                     kept.append(entry)

@@ -39,6 +39,7 @@ class Worker:
 
     def __init__(self, root: Path, log_path: Path, extra_environment: dict[str, str] | None = None) -> None:
         self._log_path = log_path
+        self._log_start = log_path.stat().st_size if log_path.exists() else 0
         self._buffer = b""
         child_in, self._requests = os.pipe()
         self._replies, child_out = os.pipe()
@@ -68,6 +69,7 @@ class Worker:
 
     def send(self, message: dict[str, Any]) -> None:
         """Send one request without waiting; the reply is had with `receive`."""
+        self._log_start = self._log_path.stat().st_size
         try:
             _write_all(self._requests, json.dumps(message).encode() + b"\n")
         except BrokenPipeError:
@@ -117,8 +119,7 @@ class Worker:
         except subprocess.TimeoutExpired:
             status = 0
         self.kill()
-        tail = self._log_path.read_bytes()[-LOG_TAIL_BYTES:].decode(errors="replace").strip().splitlines()
-        last_words = f" Its last words: {tail[-1].strip()[:300]}" if tail else ""
+        last_words = self._last_words()
         if status == -signal.SIGKILL:
             return WorkerError(
                 "out_of_memory", f"Its process was killed, as the kernel does when memory runs out.{last_words}"
@@ -126,6 +127,16 @@ class Worker:
         if status < 0:
             return WorkerError("crashed", f"Its process died of {signal.Signals(-status).name}.{last_words}")
         return WorkerError("crashed", f"Its process exited with status {status}.{last_words}")
+
+    def _last_words(self) -> str:
+        """The last line that was written to the log since the latest request, in print."""
+        with self._log_path.open("rb") as log:
+            end = log.seek(0, os.SEEK_END)
+            log.seek(max(self._log_start, end - LOG_TAIL_BYTES))
+            text = log.read().decode(errors="replace")
+        lines = ["".join(c for c in line if c.isprintable()).strip() for line in text.splitlines()]
+        spoken = [line for line in lines if line]
+        return f" Its last words: {spoken[-1][:300]}" if spoken else ""
 
 
 def scrubbed_environment(root: Path) -> dict[str, str]:

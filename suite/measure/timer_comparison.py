@@ -170,11 +170,13 @@ def _warm_clock(chosen: ChosenDevice) -> float:
 def _subjects(sm_mhz: float) -> list[tuple[str, tuple[Any, Any]]]:
     import torch
 
-    from ..device.timer import spin
+    from .planted import spin
+
+    cycles_taken = torch.zeros(1, dtype=torch.int64, device="cuda")
 
     def planted(us: float) -> Any:
         def run() -> dict[str, Any]:
-            spin(round(us * sm_mhz))
+            spin(cycles_taken, round(us * sm_mhz))
             return {}
 
         return run
@@ -211,11 +213,12 @@ def _spin_for_ncu(sm_mhz: float) -> None:
     """Launch every planted kernel a few times, and nothing else."""
     import torch
 
-    from ..device.timer import spin
+    from .planted import spin
 
+    cycles_taken = torch.empty(1, dtype=torch.int64, device="cuda")  # not zeros: filling would be a kernel too
     for us in PLANTED_US:
         for _ in range(NCU_CALLS):
-            spin(round(us * sm_mhz))
+            spin(cycles_taken, round(us * sm_mhz))
     torch.cuda.synchronize()
 
 
