@@ -5,7 +5,6 @@ Lazy: nothing starts before the first question, and no question is measured twic
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
@@ -15,21 +14,18 @@ from typing import Any
 from kernels.device import Device
 from kernels.discover import KernelInfo, load_problem
 
-from . import stored_scores
+from . import ahead, stored_scores
 from .device.detect import ChosenDevice
 from .device.specs import load_specs
 from .judge.comparisons import Comparison, Court, Ruling, kernel_trouble
 from .judge.verdict import Reason, Status, Verdict
 from .measure.campaign import Campaign, problem_entry
-from .measure.compile import compile_all
 from .measure.crew import Crew, Stopwatch
-from .measure.fingerprint import fingerprints
 from .record.schema import now_utc
 from .run_journal import Options, RunJournal
 from .selection import Case, Selection
 
 MAX_LAUNCHES = 24
-COMPILE_TIMEOUT_S = 300.0
 INTERPRETED_DEVICES = ("h100", "mi300x")
 """GPUs whose plans Triton's interpreter executes; the second has the fp8 type that the first lacks."""
 
@@ -144,20 +140,8 @@ class Bench:
 
     def _precompile(self, campaign: Campaign) -> None:
         """Compile all Triton kernels that will run, in parallel, outside the measured launches."""
-        if self.chosen.device.kind == "cpu":
-            return
-        cases = {
-            (kernel, c.problem): None
-            for c in self.comparisons
-            if self.selection.missing(c) is None
-            for kernel in self.selection.contestants(c)
-            if self.selection.info(kernel).uses_triton
-        }
         with Stopwatch(campaign.phases_s, "compile"):
-            jobs, base_root = os.cpu_count() or 1, campaign.crew.base_root
-            done = compile_all(list(cases), self.chosen.device, jobs, COMPILE_TIMEOUT_S, base_root=base_root)
-            for number, _ in enumerate(done, 1):
-                self.say(f"compiled {number} of {len(cases)} cases")
+            ahead.precompile(self.comparisons, self.selection, self.chosen.device, campaign.crew.base_root, self.say)
 
     # Checking
 
@@ -192,10 +176,19 @@ class Bench:
         if broken:
             reason = self._described.get("reasons", {}).get(kernel.id, "raised")
             return {"status": "failed", "reason": reason, "sentence": broken}
+        hung_on = self._hung_on(kernel.id)
+        if hung_on:
+            return {"status": "failed", "reason": "hung", "sentence": f"It hung on {hung_on} and was not tried again."}
         why = self._described["unsupported"].get(kernel.id, {}).get(problem)
         if why and not (self._interpreted(kernel) and "cannot be imported" not in why):
             return {"status": "skipped", "reason": "not_supported", "sentence": why}
         return None
+
+    def _hung_on(self, kernel: str) -> str | None:
+        """A problem that the kernel hung on in this run: each further try would cost minutes."""
+        assert self.journal is not None
+        checks = (event for event in self.journal.events if event["event"] == "check" and event["kernel"] == kernel)
+        return next((str(check["problem"]) for check in checks if check["reason"] == "hung"), None)
 
     def _interpreted(self, kernel: KernelInfo) -> bool:
         """Triton kernels are checked in the interpreter on a machine without a GPU, and not timed there."""
@@ -227,27 +220,19 @@ class Bench:
 
     def _mark_unchanged(self, campaign: Campaign) -> None:
         """Comparisons with a base that compiles to the same code need no launch."""
-        bases = [c for c in self.comparisons if c.kind == "base" and c.rival]
-        if not bases:
+        if not self.options.base:
             return
         self.say("comparing compiled code with the base's")
-        work = [(kernel, c.problem) for c in bases for kernel in (c.kernel, str(c.rival))]
-        triton = {kernel for kernel, _ in work if self.selection.info(kernel).uses_triton and not self._on_cpu}
         with Stopwatch(campaign.phases_s, "compile"):
-            jobs, base_root = os.cpu_count() or 1, campaign.crew.base_root
-            prints = fingerprints(work, self.chosen.device, jobs, COMPILE_TIMEOUT_S, root=self.options.root,
-                                  base_root=base_root, uses_triton=triton)  # fmt: skip
-        same = {c.id for c in bases if prints[c.kernel] is not None and prints[c.kernel] == prints[str(c.rival)]}
+            same = ahead.unchanged(
+                self.comparisons, self.selection, self.chosen.device, self.options.root, self.options.base[2]
+            )
         self.comparisons = tuple(replace(c, unchanged=c.id in same) for c in self.comparisons)
 
     @property
     def started(self) -> bool:
         """Whether anything was asked that needed a worker."""
         return self.journal is not None
-
-    @property
-    def _on_cpu(self) -> bool:
-        return self.chosen.device.kind == "cpu"
 
     def _launch(self, campaign: Campaign, work: dict[str, list[str]], undecided: int) -> int:
         """The next launch, or the rest of one that was cut off. Returns its index."""

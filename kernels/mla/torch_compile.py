@@ -71,10 +71,10 @@ def run(inputs: Inputs, state: tuple[Decode, float]) -> Outputs:
 
 
 def warm_up() -> None:
-    """Dynamo and Inductor take seconds to import and start, before they compile anything."""
-    with torch.inference_mode():
-        torch.compile(lambda x: x + 1, fullgraph=True, dynamic=False)(torch.zeros(8))
-    from torch._inductor.codegen import cuda_combined_scheduling, triton  # noqa: F401 - imported to be there
+    """Dynamo and Inductor take seconds to import. Imports only: compiling even a trivial function for the CPU here
+    made Inductor probe the CPU's vector instructions, which took half a minute on a server with an H200."""
+    from torch._inductor import compile_fx  # noqa: F401 - imported to be there
+    from torch._inductor.codegen import cuda_combined_scheduling, triton  # noqa: F401 - likewise
     from torch._inductor.runtime import triton_heuristics  # noqa: F401 - likewise
 
 

@@ -25,9 +25,10 @@ from ..device.specs import light_speed_us
 from ..record.schema import now_utc
 from .crew import Crew, Stopwatch
 
-CASE_TIMEOUT_S = 420.0
+CASE_TIMEOUT_S = 300.0
 """Long, because a kernel may compile on its first call."""
-LAUNCH_TIMEOUT_S = 300.0
+LAUNCH_TIMEOUT_S = 120.0
+"""For one problem in one launch; everything is compiled by then."""
 GPU_BUDGET_S, CPU_BUDGET_S = 0.2, 3.0
 """Timed seconds for one problem in one launch."""
 GPU_BLOCKS, CPU_BLOCKS = 30, 20

@@ -21,6 +21,8 @@ START_TIMEOUT_S = 180.0
 MALLOC_FILLS = {"MALLOC_PERTURB_": "128"}
 """glibc fills what it hands out with 0x7f, 3.4e38 or NaN in every float type: what a kernel leaves unwritten on the CPU
 never holds an old answer, nor a zero that happens to be right. Where kernels are checked, not where they are timed."""
+SPARE_TIMEOUT_S = 20.0
+"""How long a launch waits for a spare worker to be warm before it starts one of its own."""
 SPARE_WORKER_CORES = 8
 """From this many CPU cores on, the next launch's process is started while the present one measures."""
 
@@ -104,8 +106,8 @@ class Crew:
             return self._spawn("launch")
         spare, self._spare = self._spare, None
         try:
-            spare.receive(START_TIMEOUT_S)  # the reply to warm_up
-        except WorkerError:  # a kernel's import killed it; where that matters it will be told again
+            spare.receive(SPARE_TIMEOUT_S)  # the reply to warm_up
+        except WorkerError:  # a kernel's import killed it, or is slow; where that matters it will be told again
             return self._spawn("launch")
         return spare
 

@@ -114,6 +114,11 @@ def shared_memory(inputs: Inputs, outputs: Outputs) -> str | None:
     return None
 
 
+def fixed_inputs(problem: Problem, inputs: Inputs) -> Inputs:
+    """The inputs that stay the same throughout a launch."""
+    return {name: tensor for name, tensor in inputs.items() if name not in problem.activations}
+
+
 def is_dense(tensor: torch.Tensor) -> bool:
     """Whether every element has memory of its own, without gaps, in any order of dimensions."""
     expected = 1

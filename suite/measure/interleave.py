@@ -25,7 +25,7 @@ from kernels.problem import Inputs, Problem
 from ..device.timer import CaptureError, GraphRecords, PerfCounter, QueuedEvents, Step, TimedCall, Timer, TimerError
 from ..judge.check import compare
 from .caches import flush_and_touch
-from .execute import failure, plan_inputs, save_outputs, stopwatch, synchronize, why_not
+from .execute import checksums, failure, fixed_inputs, plan_inputs, save_outputs, stopwatch, synchronize, why_not
 
 ROTATIONS = 2
 HOST_CALLS = 5
@@ -71,10 +71,16 @@ def measure_problem(
             synchronize(target.torch_name)
         with stopwatch(phases_s, "prepare"):
             contestants, failures = _prepare_all(kernels, case, inputs, target, before)
+            before_calls = checksums(fixed_inputs(case, inputs))
         session = _Session(case, inputs, target, rng, Path(output_dir), phases_s, budget_s, max_blocks)
         measurements, kept = session.measure(contestants, failures)
         with stopwatch(phases_s, "check"):
+            after_calls = checksums(fixed_inputs(case, inputs))
             cost = vars(case.cost(inputs))
+    changed = [name for name, value in after_calls.items() if value != before_calls[name]]
+    if changed:  # whose doing it was, the parent finds out by measuring each kernel alone
+        sentence = f"In timed calls its inputs were changed: {', '.join(changed)}."
+        return {"status": "incorrect", "reason": "inputs_changed", "sentence": sentence, "phases_s": phases_s}
     return {
         "status": "ran",
         "measurements": measurements,

@@ -31,6 +31,7 @@ LAYERS = (
     {"device"},
     {"judge", "measure", "emulate"},
     {"selection", "run_journal", "stored_scores"},
+    {"ahead"},
     {"bench", "compile_run"},
     {"report", "generate"},
     {"progress", "replay_clock", "summary", "commands", "pytest_plugin"},
