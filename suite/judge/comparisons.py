@@ -7,11 +7,12 @@ undecided, and a report can judge again without a GPU.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
+from ..record.scores import times_of
 from .bands import Bands, bands_for
 from .drift import drift, mark_stale, rival_improved
 from .evidence import launch_score
@@ -188,7 +189,7 @@ def scores(run: Run, kernel: str, rival: str, problem: str) -> list[float]:
     """One score a launch that timed both: the median over its blocks of ln(t_rival / t_kernel)."""
     found = []
     for launch in run["launches"]:
-        times = _times(launch, problem, {kernel, rival})
+        times = times_of(launch, problem, (kernel, rival))
         if times:
             found.append(launch_score(times[kernel], times[rival]))
     return found
@@ -196,17 +197,8 @@ def scores(run: Run, kernel: str, rival: str, problem: str) -> list[float]:
 
 def median_us(run: Run, kernel: str, problem: str) -> float | None:
     """Median over launches of a kernel's median time, or None where it was not timed."""
-    medians = [statistics.median(t[kernel]) for t in (_times(x, problem, {kernel}) for x in run["launches"]) if t]
+    medians = [statistics.median(t[kernel]) for t in (times_of(x, problem, (kernel,)) for x in run["launches"]) if t]
     return statistics.median(medians) if medians else None
-
-
-def _times(launch: Run, problem: str, kernels: Collection[str]) -> Mapping[str, list[float]] | None:
-    """Block times of a launch's first measurement (its best timer) that has all of these kernels."""
-    for measurement in launch["measurements"]:
-        if measurement["problem"] == problem and all(measurement["times_us"].get(k) for k in kernels):
-            times: Mapping[str, list[float]] = measurement["times_us"]
-            return times
-    return None
 
 
 def fastest_rival(run: Run, kernel: str, problem: str) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from .schema import Document
 
@@ -13,6 +13,15 @@ BASE_PREFIX = "base:"
 
 Samples = dict[str, list[float]]
 """Kernel -> one time in us a block."""
+
+
+def times_of(launch: Document, problem: str, kernels: Collection[str]) -> Samples | None:
+    """Block times of a launch's first measurement (its best timer) that has all of these kernels, or None."""
+    for measurement in launch["measurements"]:
+        if measurement["problem"] == problem and all(measurement["times_us"].get(kernel) for kernel in kernels):
+            times: Samples = measurement["times_us"]
+            return times
+    return None
 
 
 class Measured:
@@ -52,9 +61,9 @@ class Measured:
         """Launch -> median over its blocks of ln(t_rival / t_kernel); launches that measured both."""
         scores = {}
         for launch, measurements in self._launches.get(problem, {}).items():
-            both = [times for times in measurements if kernel in times and rival in times]
-            ratios = [math.log(r / k) for times in both for k, r in zip(times[kernel], times[rival], strict=True)]
-            if ratios:
+            times = next((t for t in measurements if t.get(kernel) and t.get(rival)), None)
+            if times:
+                ratios = [math.log(r / k) for k, r in zip(times[kernel], times[rival], strict=True)]
                 scores[launch] = statistics.median(ratios)
         return scores
 
