@@ -1,4 +1,4 @@
-"""The e-value, its inversion, modes, planning - and the error rate promised however often one looks."""
+"""The e-value, its inversion, modes - and the error rate promised however often one looks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from suite.judge.evidence import (
     summarize,
     two_modes,
 )
-from suite.judge.planning import MAX_BLOCKS, MIN_BLOCKS, blocks_per_launch, split_variance
 
 
 def draw(rng: random.Random, mean: float, sd: float, launches: int) -> list[float]:
@@ -177,32 +176,3 @@ def test_one_outlier_and_identical_scores_are_not_modes() -> None:
     assert two_modes([0.3] * 12) is None
     assert two_modes([0.3] * 6 + [0.30002] * 6) is None, "modes inside the timer's resolution are none"
     assert two_modes([]) is None
-
-
-def test_blocks_per_launch_is_the_cheapest_design() -> None:
-    sigma_w, sigma_l, c_launch_s, c_block_s = 0.02, 0.005, 10.0, 0.1
-
-    def cost(blocks: int) -> float:
-        return (c_launch_s + blocks * c_block_s) * (sigma_l**2 + sigma_w**2 / blocks)
-
-    best = blocks_per_launch(sigma_w, sigma_l, c_launch_s, c_block_s)
-    assert best == 40
-    assert cost(best) <= min(cost(best - 1), cost(best + 1))
-
-
-def test_blocks_per_launch_at_its_limits() -> None:
-    assert blocks_per_launch(0.0, 0.01, 10.0, 0.1) == MIN_BLOCKS
-    assert blocks_per_launch(0.01, 0.0, 10.0, 0.1) == MAX_BLOCKS
-    for bad in ((-1.0, 0.1, 1.0, 1.0), (0.1, 0.1, 0.0, 1.0), (math.nan, 0.1, 1.0, 1.0)):
-        with pytest.raises(ValueError, match=r"\.$"):
-            blocks_per_launch(*bad)
-
-
-def test_split_variance_recovers_both_levels() -> None:
-    rng = random.Random(3)
-    pilot = [draw(rng, rng.gauss(0.2, 0.01), 0.03, 20) for _ in range(300)]
-    sigma_w, sigma_l = split_variance(pilot)
-    assert sigma_w == pytest.approx(0.03, rel=0.05)
-    assert sigma_l == pytest.approx(0.01, rel=0.2)
-    with pytest.raises(ValueError, match="pilot"):
-        split_variance([[0.1, 0.2]])
