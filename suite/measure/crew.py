@@ -21,6 +21,10 @@ START_TIMEOUT_S = 180.0
 MALLOC_FILLS = {"MALLOC_PERTURB_": "128"}
 """glibc fills what it hands out with 0x7f, 3.4e38 or NaN in every float type: what a kernel leaves unwritten on the CPU
 never holds an old answer, nor a zero that happens to be right. Where kernels are checked, not where they are timed."""
+MALLOC_KEEPS = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 40)}
+"""glibc keeps large blocks instead of returning them: whether a call on the CPU had to fault its pages in was a lottery
+between launches, which moved the ratio of two kernels from 0.28 to 0.40 (0.50 to 0.54 without it). Where kernels are
+timed; GPU memory has PyTorch's own pool."""
 SPARE_TIMEOUT_S = 20.0
 """How long a launch waits for a spare worker to be warm before it starts one of its own."""
 SPARE_WORKER_CORES = 8
@@ -116,6 +120,8 @@ class Crew:
         environment = {"TRITON_INTERPRET": "1"} if role == "interpreter" else WITHOUT_LINE_INFO
         if role in ("candidate", "interpreter"):
             environment = environment | MALLOC_FILLS
+        if role == "launch":
+            environment = environment | MALLOC_KEEPS
         return Worker(self.root, self.log_path, environment)
 
 
