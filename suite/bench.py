@@ -20,7 +20,7 @@ from .device.specs import load_specs
 from .judge.comparisons import Comparison, Court, Ruling, kernel_trouble
 from .judge.verdict import Reason, Status, Verdict
 from .measure.campaign import Campaign, problem_entry
-from .measure.crew import Crew, Stopwatch
+from .measure.crew import Crew, RunError, Stopwatch
 from .record.schema import now_utc
 from .run_journal import Options, RunJournal
 from .selection import Case, Selection
@@ -28,10 +28,6 @@ from .selection import Case, Selection
 MAX_LAUNCHES = 24
 INTERPRETED_DEVICES = ("h100", "mi300x")
 """GPUs whose plans Triton's interpreter executes; the second has the fp8 type that the first lacks."""
-
-
-class RunError(Exception):
-    """The run cannot go on; the text says why."""
 
 
 @dataclass
@@ -207,6 +203,7 @@ class Bench:
         if fit and not self.run()["ceilings"]:
             self.say("measuring the device's ceilings")
             campaign.journal.append({"event": "ceilings"} | campaign.ceilings())
+        campaign.crew.retire("candidate")  # and with it the memory that its allocator holds
         index = sum(launch["complete"] for launch in self.run()["launches"])  # of the run that is resumed
         while index < MAX_LAUNCHES:
             run = self.run()
@@ -215,8 +212,8 @@ class Bench:
             if not work:
                 break
             index = self._launch(campaign, work, len(undecided))
+            stored_scores.append(self.run(), self.options.root, self.comparisons)
         self._rulings = {c.id: self._rule(court, c) for c in self.comparisons}
-        stored_scores.append(self.run(), self.options.run_dir, self.comparisons)
 
     def _mark_unchanged(self, campaign: Campaign) -> None:
         """Comparisons with a base that compiles to the same code need no launch."""
@@ -266,7 +263,7 @@ class Bench:
         for comparison in undecided:
             able = [k for k in self.selection.contestants(comparison) if (k, comparison.problem) in fit]
             vendors = [k for k in able if self.selection.info(k).origin != "reference"]
-            chosen = vendors if len(vendors) > 1 or comparison.rival else able
+            chosen = able if comparison.rival or len(vendors) < 2 else vendors
             if len(chosen) > 1 and comparison.kernel in chosen:
                 listed = work.setdefault(comparison.problem, [])
                 listed.extend(k for k in chosen if k not in listed)
@@ -278,10 +275,10 @@ class Bench:
         return Court(
             device_kind=self.chosen.device.kind,
             num_claims=len(self.selection.claims),
-            num_bases=sum(c.kind == "base" for c in self.comparisons),
+            num_bases=sum(c.kind == "base" for c in self.selection.comparisons()),
             now=datetime.now(timezone.utc),
             strict=self.options.strict,
-            stored=stored_scores.load(self.run(), self.options.run_dir, self.selection.claims),
+            stored=stored_scores.load(self.run(), self.options.root, self.selection.claims),
         )
 
     def _rule(self, court: Court, comparison: Comparison) -> Ruling:

@@ -19,13 +19,14 @@ from kernels.discover import families
 from kernels.kernel import Origin
 from kernels.problem import Tier
 
-from .bench import Bench, RunError
+from .bench import Bench
 from .compile_run import CompileRun
 from .device.detect import ChosenDevice, DeviceError, choose, detect
 from .device.fitness import why_unfit
 from .device.specs import spec_by_key
 from .judge.comparisons import Comparison, Ruling
 from .measure.base_tree import BaseError, checked_out
+from .measure.crew import RunError
 from .progress import Progress
 from .record.schema import RecordError
 from .replay_clock import ReplayClock

@@ -94,11 +94,13 @@ def _start(options: Options, chosen: ChosenDevice, families: list[str]) -> dict[
 
 
 def _check_same(start: dict[str, Any], options: Options, chosen: ChosenDevice) -> None:
-    """A run goes on where it began: same device, tier, code and base."""
+    """A run goes on where it began: same device, versions, tier, code and base."""
     state = source_state(options.root)
     base = {"ref": options.base[0], "git_sha": options.base[1]} if options.base else None
     for what, then, now in (
         ("device", start["device"]["key"], chosen.key),
+        ("GPU", start["device"]["uuid"], chosen.uuid),
+        *((name, start["environment"].get(name), version) for name, version in environment(chosen).items()),
         ("tier", start["tier"], options.tier),
         ("base", start["base"], base),
         ("code (hash of kernels/ and suite/)", start["source"]["tree_sha256"], state["tree_sha256"]),

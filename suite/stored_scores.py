@@ -6,33 +6,33 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from .judge.comparisons import Comparison
+from .judge.comparisons import BASE_PREFIX, Comparison
 from .record.baseline import Claim
 from .record.scores import Measured
 from .record.store import EvidenceStore, evidence_key
 
-FOLDER = "evidence"
-"""Beside the run directories; a CI cache carries it between ephemeral runners."""
+FOLDER = "runs/evidence"
+"""Wherever a run is recorded, its evidence is added up here; a CI cache carries it between ephemeral runners."""
 
 Scores = dict[tuple[str, str, str], list[float]]
 """(kernel, rival, problem) -> launch scores."""
 
 
-def load(run: dict[str, Any], run_dir: Path, claims: Iterable[Claim]) -> Scores:
+def load(run: dict[str, Any], root: Path, claims: Iterable[Claim]) -> Scores:
     """Scores of earlier runs, without those that a claim was made on: they would only confirm themselves."""
     made_on = {(c.kernel, c.rival, c.problem): set(c.runs) for c in claims}
     scores: Scores = {}
-    for row in EvidenceStore(run_dir.parent / FOLDER).load(_key(run)):
+    for row in EvidenceStore(root / FOLDER).load(_key(run)):
         pair, run_id = (row["kernel"], row["rival"], row["problem"]), row["launch"].rpartition("/")[0]
         if run_id != run["run_id"] and run_id not in made_on.get(pair, ()):
             scores.setdefault(pair, []).append(row["score"])
     return scores
 
 
-def append(run: dict[str, Any], run_dir: Path, comparisons: Iterable[Comparison]) -> None:
-    """Add this run's launches to what is stored, for every claim that it judged."""
+def append(run: dict[str, Any], root: Path, comparisons: Iterable[Comparison]) -> None:
+    """Add this run's latest launch to what is stored, for every claim: a run that is cut off leaves its evidence."""
     measured = Measured([run])
-    utc = {launch["launch"]: launch["started_utc"] for launch in run["launches"]}
+    latest = run["launches"][-1]
     rows = [
         {
             "launch": launch,
@@ -40,16 +40,18 @@ def append(run: dict[str, Any], run_dir: Path, comparisons: Iterable[Comparison]
             "kernel": c.kernel,
             "rival": c.rival,
             "score": score,
-            "utc": utc[launch],
+            "utc": latest["started_utc"],
         }
         for c in comparisons
         if c.kind == "claim" and c.rival
         for launch, score in measured.scores(c.kernel, c.rival, c.problem).items()
+        if launch == latest["launch"]
     ]
-    EvidenceStore(run_dir.parent / FOLDER).append(_key(run), rows)
+    EvidenceStore(root / FOLDER).append(_key(run), rows)
 
 
 def _key(run: dict[str, Any]) -> str:
     versions = {k: v for k, v in run["environment"].items() if isinstance(v, str)}
-    versions |= {f"kernel {k}": v["version"] for k, v in run["kernels"].items() if v["version"]}
+    libraries = {k: v["version"] for k, v in run["kernels"].items() if v["version"] and not k.startswith(BASE_PREFIX)}
+    versions |= {f"kernel {kernel}": version for kernel, version in libraries.items()}
     return evidence_key(run["device"]["key"], run["source"]["tree_sha256"], versions)

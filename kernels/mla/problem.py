@@ -122,7 +122,8 @@ class MLADecode(Problem):
         import torch
 
         fraction = torch.rand(self.batch, device=inputs["seq_lens"].device, generator=generator)
-        inputs["seq_lens"].copy_((inputs["seq_lens"] * (0.25 + 0.75 * fraction)).ceil())
+        shorter = (inputs["seq_lens"] * (0.25 + 0.75 * fraction)).ceil().int()
+        inputs["seq_lens"].copy_(torch.maximum(shorter, inputs["seq_lens"].clamp_max(self.seq_len_q)))
         return True
 
     def _lengths(self) -> list[int]:

@@ -21,8 +21,10 @@ import torch
 from kernels.problem import Outputs
 
 MARKER_CYCLES = 1
-QUEUE_DELAY_CYCLES = 600_000
-"""About 300 us at 2 GHz: longer than the host needs to queue flush, events and call behind it."""
+QUEUE_DELAY_US = 200.0
+"""Longer than the host needs to queue flush and events behind it; one and a half times the call's own comes on top."""
+CYCLES_PER_US = 2000
+"""At 2 GHz; at a lower clock the delay is longer, which does no harm."""
 FLOOR_CALLS = 30
 
 
@@ -94,13 +96,14 @@ class Events(Timer):
 
     name = "events"
     queued = False
+    delay_us = 0.0
 
     def measure(self, steps: Sequence[Step]) -> list[float]:
         pairs = []
         for step in steps:
             step.setup()
             if self.queued:
-                spin(QUEUE_DELAY_CYCLES)
+                spin(round(self.delay_us * CYCLES_PER_US))
             step.call.before()
             start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
             start.record()
@@ -118,7 +121,9 @@ class QueuedEvents(Events):
     name = "queued_events"
     queued = True
 
-    def __init__(self, subtract_floor: bool = True) -> None:
+    def __init__(self, host_us: float = 0.0, subtract_floor: bool = True) -> None:
+        """`host_us`: what the slowest call to be timed costs the host."""
+        self.delay_us = QUEUE_DELAY_US + 1.5 * host_us
         self.floor_us = 0.0
         if subtract_floor:
             empty = TimedCall(run=dict, before=lambda: None)
@@ -132,7 +137,7 @@ class _Graph(Timer):
     def prepare(self, call: TimedCall) -> None:
         call.run()  # whatever is lazy happens before the capture
         torch.cuda.synchronize()
-        graph = torch.cuda.CUDAGraph()
+        graph, stream = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
         try:
             with torch.cuda.graph(graph):
                 call.before()
@@ -140,6 +145,7 @@ class _Graph(Timer):
                 call.outputs = call.run()
                 self._close(call)
         except Exception as error:
+            torch.cuda.set_stream(stream)  # a capture that is cut off leaves its own stream current
             torch.cuda.synchronize()
             raise CaptureError(str(error).splitlines()[0] if str(error) else type(error).__name__) from error
         call.replay = graph.replay

@@ -20,6 +20,8 @@ from .gate import judge_base, judge_claim, judge_unclaimed
 from .verdict import Reason, Status, Verdict, is_decided
 
 BASE_PREFIX = "base:"
+MIN_FRESH_LAUNCHES = 5
+"""Launches of a run itself before stored ones may help to decide a claim."""
 Run = Mapping[str, Any]
 
 
@@ -84,7 +86,15 @@ class Court:
         """The verdict on one comparison as of now."""
         rival = comparison.rival or fastest_rival(run, comparison.kernel, comparison.problem)
         verdict = self._verdict(comparison, rival, run)
-        return Ruling(comparison, rival, verdict, self._is_red(comparison, verdict, run), is_decided(verdict))
+        decided = is_decided(verdict) and not self._wants_fresh(comparison, rival, run)
+        return Ruling(comparison, rival, verdict, self._is_red(comparison, verdict, run), decided)
+
+    def _wants_fresh(self, comparison: Comparison, rival: str | None, run: Run) -> bool:
+        """Whether stored evidence alone has decided: a run must see for itself what the device does today."""
+        stored = (self.stored or {}).get((comparison.kernel, str(rival), comparison.problem))
+        if not stored or rival is None or kernel_trouble(run, comparison.kernel, comparison.problem):
+            return False
+        return len(scores(run, comparison.kernel, rival, comparison.problem)) < MIN_FRESH_LAUNCHES
 
     def _verdict(self, comparison: Comparison, rival: str | None, run: Run) -> Verdict:
         if comparison.unchanged:

@@ -23,12 +23,12 @@ from kernels.problem import Cost
 from ..device.clocks import snapshot
 from ..device.specs import light_speed_us
 from ..record.schema import now_utc
-from .crew import Crew, Stopwatch
+from .crew import Crew, RunError, Stopwatch
 
 CASE_TIMEOUT_S = 300.0
 """Long, because a kernel may compile on its first call."""
-LAUNCH_TIMEOUT_S = 120.0
-"""For one problem in one launch; everything is compiled by then."""
+LAUNCH_TIMEOUT_S = 60.0
+"""For each kernel of a problem in a launch; most are compiled by then."""
 GPU_BUDGET_S, CPU_BUDGET_S = 0.2, 3.0
 """Timed seconds for one problem in one launch."""
 GPU_BLOCKS, CPU_BLOCKS = 30, 20
@@ -134,7 +134,12 @@ class Campaign:
         message = {"op": "referee", "problem": record["problem"], "tensors_on": tensors_on, "seed": record["seed"],
                    "distribution": record["distribution"], "outputs": outputs,
                    "factors": self.factors.get(record["kernel"], {}), "redraw_seed": redraw_seed}  # fmt: skip
-        return self.crew.request("referee", message, CASE_TIMEOUT_S)
+        reply = self.crew.request("referee", message, CASE_TIMEOUT_S)
+        if reply["status"] == "failed":  # it ran no kernel of anyone's
+            raise RunError(
+                f"The referee could not judge {record['kernel']} on {record['problem']}. {reply['sentence']}"
+            )
+        return reply
 
     def _journal_check(self, record: dict[str, Any], stage: str) -> dict[str, Any]:
         names = ("kernel", "problem", "distribution", "seed", "status", "reason", "sentence")
@@ -187,7 +192,8 @@ class Campaign:
                 failures += self._check_kept(problem, seed, kept)
         shutil.rmtree(folder, ignore_errors=True)
         if reply.get("measurements"):
-            failures += self._record_cost(problem, Cost(**reply["cost"]), reply["measurements"][0]["times_us"])
+            self._record_cost(problem, Cost(**reply["cost"]))
+            failures += self._below_light_speed(Cost(**reply["cost"]), reply["measurements"])
         for failure in failures:
             self.journal.append({"event": "failure", "launch": launch_id, "problem": problem} | failure)
         wrong = {failure["kernel"] for failure in failures}
@@ -197,18 +203,29 @@ class Campaign:
             self.journal.append({"event": "measurement", "launch": launch_id, "problem": problem} | measurement)
         return wrong
 
-    def _record_cost(self, problem: str, cost: Cost, times_us: dict[str, list[float]]) -> list[dict[str, str]]:
-        """Journal what this launch's inputs cost at least; times below the speed of light are failures."""
+    def _record_cost(self, problem: str, cost: Cost) -> None:
+        """Journal what this launch's inputs cost at least."""
+        event = {"event": "problem", "id": problem, "light_speed_us": self._light_us(cost)}
+        self.journal.append(event | problem_entry(problem) | asdict(cost))
+
+    def _light_us(self, cost: Cost) -> float | None:
         spec = self.crew.chosen.spec
-        light_us = light_speed_us(cost, spec) if spec else None
-        self.journal.append({"event": "problem", "id": problem, "light_speed_us": light_us}
-                            | problem_entry(problem) | asdict(cost))  # fmt: skip
+        return light_speed_us(cost, spec) if spec else None
+
+    def _below_light_speed(self, cost: Cost, measurements: list[dict[str, Any]]) -> list[dict[str, str]]:
+        """Failures of kernels that were faster than the device's bandwidth and peak rate allow, by any timer."""
+        light_us = self._light_us(cost) or 0.0
+        medians_us = {k: statistics.median(t) for m in measurements for k, t in m["times_us"].items()}
         return [
-            {"kernel": kernel, "reason": "below_light_speed",
-             "sentence": f"Its median of {statistics.median(times):.2f} us is below the {light_us:.2f} us that the "
-             "device's bandwidth and peak rate allow: the work was not done, or not in the timed interval."}
-            for kernel, times in times_us.items() if light_us and statistics.median(times) < light_us
-        ]  # fmt: skip
+            {
+                "kernel": kernel,
+                "reason": "below_light_speed",
+                "sentence": f"Its median of {time_us:.2f} us is below the {light_us:.2f} us that the device's "
+                "bandwidth and peak rate allow: the work was not done, or not in the timed interval.",
+            }
+            for kernel, time_us in medians_us.items()
+            if time_us < light_us
+        ]
 
     def _measure_survivors(
         self, problem: str, kernels: list[str], seed: int, folder: Path, phases_s: dict[str, float]
@@ -244,7 +261,7 @@ class Campaign:
         with Stopwatch(phases_s, "startup"):
             self.crew.start("launch")
         started = time.monotonic()
-        reply = self.crew.request("launch", message, LAUNCH_TIMEOUT_S)
+        reply = self.crew.request("launch", message, LAUNCH_TIMEOUT_S * len(kernels))
         elapsed_s = time.monotonic() - started
         for name, value in reply.get("phases_s", {}).items():
             phases_s[name] = phases_s.get(name, 0.0) + value

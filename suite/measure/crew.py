@@ -31,6 +31,10 @@ SPARE_WORKER_CORES = 8
 """From this many CPU cores on, the next launch's process is started while the present one measures."""
 
 
+class RunError(Exception):
+    """The run cannot go on, through no kernel's fault; the text says why."""
+
+
 @dataclass
 class Crew:
     """Starts a worker when its role is first asked for. `close` ends them all."""
@@ -69,7 +73,7 @@ class Crew:
                        "base_root": str(self.base_root) if self.base_root else None}  # fmt: skip
             reply = self._workers[role].request(message, START_TIMEOUT_S)
             if reply["status"] != "ran":
-                raise WorkerError(reply["reason"], f"The {role} worker could not start: {reply['sentence']}")
+                raise RunError(f"The {role} worker could not start: {reply['sentence']}")
         return self._workers[role]
 
     def start(self, role: str) -> None:

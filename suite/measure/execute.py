@@ -21,6 +21,8 @@ from kernels.device import Device
 from kernels.kernel import Kernel
 from kernels.problem import Inputs, Outputs, Problem
 
+from .torch_state import StateChanged, unchanged_state
+
 STICKY_DEVICE_ERRORS = (
     "illegal memory access", "device-side assert", "misaligned address", "unspecified launch failure", "ECC error",
     "illegal instruction", "hardware stack error", "launch timed out", "unknown error", "HSA_STATUS_ERROR",
@@ -28,6 +30,7 @@ STICKY_DEVICE_ERRORS = (
 )  # fmt: skip
 MEMORY_ERRORS = ("out of memory", "can't allocate memory", "cannot allocate memory")
 POOL_POISON_BYTES = 256 << 20
+ORDERED_WORDS = 4 << 20
 
 
 def run_case(
@@ -39,14 +42,15 @@ def run_case(
     CPU what a GPU's plan decided.
     """
     target = Device(**device)
-    case, implementation = discover.problem_as_seen_by(kernel, problem), discover.load_kernel(kernel)
-    reason = why_not(implementation, case, target)
+    case, own_case = discover.load_problem(problem), discover.problem_as_seen_by(kernel, problem)
+    implementation = discover.load_kernel(kernel)
+    reason = why_not(implementation, own_case, target)
     if reason:
         return {"status": "skipped", "reason": "not_supported", "sentence": reason}
-    inputs = case.make_inputs(seed, tensors_on, distribution)
+    inputs = case.make_inputs(seed, tensors_on, distribution)  # a base's kernel too: the referee draws the same
     before = checksums(inputs)
-    with torch.inference_mode():
-        state = implementation.plan(case, plan_inputs(case, inputs), target)
+    with unchanged_state(), torch.inference_mode():
+        state = implementation.plan(own_case, plan_inputs(case, inputs), target)
         poison_pool(tensors_on, case)
         outputs = implementation.run(inputs, state)
         synchronize(tensors_on)
@@ -131,8 +135,18 @@ def is_dense(tensor: torch.Tensor) -> bool:
 
 
 def checksums(tensors: Inputs) -> dict[str, int]:
-    """A sum over each tensor's bytes as integers: cheap, and different after nearly any change."""
-    return {name: int(_words(t).sum(dtype=torch.int64)) for name, t in tensors.items()}
+    """A sum over each tensor's bytes as integers: cheap, and different after nearly any change.
+
+    Of tensors of up to 16 MB, tables and lengths among them, each word counts by its place, so that order matters.
+    """
+    return {name: _checksum(_words(tensor)) for name, tensor in tensors.items()}
+
+
+def _checksum(words: torch.Tensor) -> int:
+    if words.numel() > ORDERED_WORDS:
+        return int(words.sum(dtype=torch.int64))
+    places = torch.arange(1, words.numel() + 1, dtype=torch.int64, device=words.device) % 65521
+    return int((words * places).sum())
 
 
 def _words(tensor: torch.Tensor) -> torch.Tensor:
@@ -161,7 +175,7 @@ def failure(error: BaseException) -> dict[str, Any]:
     The reason `disk_full` is no kernel's fault: it ends the run (crew.py).
     """
     text = " ".join(str(error).split())[:500] or "no message"
-    poisoned = any(s in text for s in STICKY_DEVICE_ERRORS)
+    poisoned = any(s in text for s in STICKY_DEVICE_ERRORS) or isinstance(error, StateChanged)
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return {"status": "failed", "reason": "disk_full", "sentence": f"The disk is full: {text}", "poisoned": False}
     told = any(s in text.lower() for s in MEMORY_ERRORS)

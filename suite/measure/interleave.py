@@ -7,6 +7,7 @@ places of memory. The outputs of one random block are kept for the referee.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import random
 import statistics
@@ -26,6 +27,7 @@ from ..device.timer import CaptureError, GraphRecords, PerfCounter, QueuedEvents
 from ..judge.check import compare
 from .caches import flush_and_touch
 from .execute import checksums, failure, fixed_inputs, plan_inputs, save_outputs, stopwatch, synchronize, why_not
+from .torch_state import unchanged_state
 
 ROTATIONS = 2
 HOST_CALLS = 5
@@ -64,6 +66,7 @@ def measure_problem(
     target, case = Device(**device), discover.load_problem(problem)
     phases_s: dict[str, float] = {}
     rng = random.Random(seed)
+    kernels = rng.sample(kernels, len(kernels))  # who comes first gets other memory: not the same one in every launch
     with torch.inference_mode():
         with stopwatch(phases_s, "inputs"):
             inputs = case.make_inputs(seed, target.torch_name)
@@ -95,9 +98,13 @@ def _prepare_all(
     kernel_ids: list[str], problem: Problem, inputs: Inputs, device: Device, before: Any
 ) -> tuple[list[Contestant], list[dict[str, Any]]]:
     contestants, failures = [], []
+    for kernel_id in kernel_ids:  # what a library sets when it is imported, it sets for all of them
+        with contextlib.suppress(Exception):
+            why_not(discover.load_kernel(kernel_id), problem, device)
     for kernel_id in kernel_ids:
         try:
-            contestants.append(_prepare(kernel_id, problem, inputs, device, before))
+            with unchanged_state():
+                contestants.append(_prepare(kernel_id, problem, inputs, device, before))
         except Exception as error:
             reply = failure(error)
             if reply["poisoned"]:
@@ -161,7 +168,7 @@ class _Session:
             return self._one(PerfCounter(), contestants, [])
         notes: list[str] = []
         captured = self._capture(contestants, notes)
-        measurements, kept = self._one(GraphRecords(), captured, []) if captured else ([], [])
+        measurements, kept = self._one(GraphRecords(), captured, notes) if captured else ([], [])
         with stopwatch(self.phases_s, "check"):
             safe = self._graph_safety(captured)
         for measurement in measurements:
@@ -170,7 +177,7 @@ class _Session:
             for contestant in contestants:  # eager calls from here on
                 for call in contestant.calls:
                     call.replay = None
-            again, kept_again = self._one(QueuedEvents(), contestants, notes)
+            again, kept_again = self._one(QueuedEvents(max(c.host_us for c in contestants)), contestants, notes)
             measurements, kept = measurements + again, kept + kept_again
         return measurements, kept
 
@@ -268,7 +275,7 @@ class _Session:
 
     def _save(self, entry: dict[str, Any], timer_name: str) -> dict[str, Any]:
         contestant = entry["contestant"]
-        prefix = f"{timer_name}.{contestant.kernel_id.replace('/', '_')}."
+        prefix = f"{timer_name}.{contestant.kernel_id.replace('_', '__').replace('/', '_')}."
         return {
             "kernel": contestant.kernel_id,
             "redraw_seed": entry["redraw_seed"],
