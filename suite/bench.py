@@ -22,6 +22,7 @@ from .judge.verdict import Reason, Status, Verdict
 from .measure.campaign import Campaign, problem_entry
 from .measure.crew import Crew, RunError, Stopwatch
 from .record.schema import now_utc
+from .record.scores import paired_times
 from .run_journal import Options, RunJournal
 from .selection import Case, Selection
 
@@ -68,13 +69,8 @@ class Bench:
 
     def times_us(self, kernel: str, problem: str) -> list[float]:
         """Every timed call of a kernel on a problem, in order."""
-        return [
-            time_us
-            for launch in self.run()["launches"]
-            for m in launch["measurements"]
-            if m["problem"] == problem
-            for time_us in m["times_us"].get(kernel, ())
-        ]
+        launches = paired_times(self.run()["launches"], (kernel,), problem).values()
+        return [time_us for times in launches for time_us in times[kernel]]
 
     def run(self) -> dict[str, Any]:
         """The record so far."""

@@ -62,7 +62,8 @@ class Selection:
             self.problems |= {problem_key(p): p for p in tiers[tier]}
             self.hard_cases |= {problem_key(p): p for p in hard_cases}
             self._known |= {problem_key(p) for ps in tiers.values() for p in ps}
-        self.claims = read_baselines(root, device_key)
+        # A change is judged by the claims of its base: lowering or deleting one is for reviewers to see.
+        self.claims = read_baselines(base_root or root, device_key)
 
     def correctness_cases(self) -> Iterator[Case]:
         """Every kernel but the reference on every problem of its family that it may solve."""

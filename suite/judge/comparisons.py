@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from ..record.scores import times_of
+from ..record.scores import paired_times
 from .bands import Bands, bands_for
 from .drift import drift, mark_stale, rival_improved
 from .evidence import launch_score
@@ -197,18 +197,14 @@ def _trouble(status: str, reason: str, sentence: str) -> Verdict:
 
 def scores(run: Run, kernel: str, rival: str, problem: str) -> list[float]:
     """One score a launch that timed both: the median over its blocks of ln(t_rival / t_kernel)."""
-    found = []
-    for launch in run["launches"]:
-        times = times_of(launch, problem, (kernel, rival))
-        if times:
-            found.append(launch_score(times[kernel], times[rival]))
-    return found
+    launches = paired_times(run["launches"], (kernel, rival), problem).values()
+    return [launch_score(times[kernel], times[rival]) for times in launches]
 
 
 def median_us(run: Run, kernel: str, problem: str) -> float | None:
     """Median over launches of a kernel's median time, or None where it was not timed."""
-    medians = [statistics.median(t[kernel]) for t in (times_of(x, problem, (kernel,)) for x in run["launches"]) if t]
-    return statistics.median(medians) if medians else None
+    launches = paired_times(run["launches"], (kernel,), problem).values()
+    return statistics.median(statistics.median(times[kernel]) for times in launches) if launches else None
 
 
 def fastest_rival(run: Run, kernel: str, problem: str) -> str | None:

@@ -16,14 +16,15 @@ class BaseError(Exception):
 
 
 def checked_out(root: Path, ref: str) -> tuple[str, str, Path]:
-    """(ref, its SHA, a temporary folder with its kernels/). The folder goes when this process ends."""
+    """(ref, its SHA, a temporary folder with its kernels/ and baselines/). The folder goes when this process ends."""
     found = _git(root, "rev-parse", "--verify", "--quiet", f"{ref}^{{commit}}")
     if found.returncode:
         raise BaseError(
             f"--base {ref}: git knows no such commit in {root}. Fetch it first (git fetch origin), or name another."
         )
     sha = found.stdout.decode().strip()
-    archive = _git(root, "archive", "--format=tar", sha, "kernels")
+    has_baselines = _git(root, "cat-file", "-e", f"{sha}:baselines").returncode == 0
+    archive = _git(root, "archive", "--format=tar", sha, "kernels", *(["baselines"] if has_baselines else []))
     if archive.returncode:
         raise BaseError(f"--base {ref}: commit {sha[:12]} has no kernels/ folder to measure against.")
     folder = Path(tempfile.mkdtemp(prefix="kernelgate-base-"))

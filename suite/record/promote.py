@@ -251,17 +251,17 @@ def _propose(evidence: _Evidence, pair: Pair) -> Claim:
 
 
 def _choose(evidence: _Evidence, old: Claim, new: Claim) -> tuple[Claim, Outcome]:
-    """Old or new: a factor rises freely and falls only with a reason."""
+    """Old or new: a factor rises with newer evidence and falls only with a reason."""
     new = dataclasses.replace(new, owner=old.owner)
     is_newer = parse_utc(new.proven_utc) > parse_utc(old.proven_utc)
     factors = f"from {old.factor:.4g}x to {new.factor:.4g}x"
-    if new.factor > old.factor:
+    if new.factor > old.factor and is_newer:
         return new, Outcome(old.id, "raised", f"Raised {factors}.")
     if new.factor == old.factor and is_newer:
         return dataclasses.replace(new, reason=old.reason), Outcome(
             old.id, "renewed", f"Proven again at {new.factor:.4g}x."
         )
-    if new.factor == old.factor:
+    if new.factor >= old.factor:
         return old, Outcome(old.id, "kept", "These runs are not newer than its evidence.")
     if evidence.reason is not None:
         return dataclasses.replace(new, reason=evidence.reason), Outcome(old.id, "lowered", f"Lowered {factors}.")

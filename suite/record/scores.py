@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from .schema import Document
 
@@ -15,13 +15,17 @@ Samples = dict[str, list[float]]
 """Kernel -> one time in us a block."""
 
 
-def times_of(launch: Document, problem: str, kernels: Collection[str]) -> Samples | None:
-    """Block times of a launch's first measurement (its best timer) that has all of these kernels, or None."""
-    for measurement in launch["measurements"]:
-        if measurement["problem"] == problem and all(measurement["times_us"].get(kernel) for kernel in kernels):
-            times: Samples = measurement["times_us"]
-            return times
-    return None
+def paired_times(launches: Iterable[Document], kernels: Collection[str], problem: str) -> dict[str, Samples]:
+    """Launch -> block times, for every launch that timed all of `kernels` by the timer that did so in most launches.
+
+    What another timer measured is left out: it has another constant offset, and the two must not be pooled.
+    """
+    by_timer: dict[str, dict[str, Samples]] = {}
+    for launch in launches:
+        for measurement in launch["measurements"]:
+            if measurement["problem"] == problem and all(measurement["times_us"].get(kernel) for kernel in kernels):
+                by_timer.setdefault(measurement["timer"], {})[launch["launch"]] = measurement["times_us"]
+    return max(by_timer.values(), key=len, default={})
 
 
 class Measured:
@@ -29,21 +33,17 @@ class Measured:
 
     def __init__(self, runs: Sequence[Document]) -> None:
         self.runs = runs
-        self._launches: dict[str, dict[str, list[Samples]]] = {}
-        for run in runs:
-            for launch in run["launches"]:
-                for measurement in launch["measurements"]:
-                    launches = self._launches.setdefault(measurement["problem"], {})
-                    launches.setdefault(launch["launch"], []).append(measurement["times_us"])
+        self._launches = [launch for run in runs for launch in run["launches"]]
 
     @property
     def problems(self) -> list[str]:
         """Everything that was measured."""
-        return sorted(self._launches)
+        return sorted({m["problem"] for launch in self._launches for m in launch["measurements"]})
 
     def kernels(self, problem: str, *origins: str) -> list[str]:
         """Kernels of these origins that were measured on `problem`."""
-        measured = {kernel for launch in self._launches[problem].values() for times in launch for kernel in times}
+        measurements = (m for launch in self._launches for m in launch["measurements"] if m["problem"] == problem)
+        measured = {kernel for measurement in measurements for kernel in measurement["times_us"]}
         own = (kernel for kernel in measured if not kernel.startswith(BASE_PREFIX))
         return sorted(kernel for kernel in own if self.entry(kernel)["origin"] in origins)
 
@@ -60,18 +60,15 @@ class Measured:
     def scores(self, kernel: str, rival: str, problem: str) -> dict[str, float]:
         """Launch -> median over its blocks of ln(t_rival / t_kernel); launches that measured both."""
         scores = {}
-        for launch, measurements in self._launches.get(problem, {}).items():
-            times = next((t for t in measurements if t.get(kernel) and t.get(rival)), None)
-            if times:
-                ratios = [math.log(r / k) for k, r in zip(times[kernel], times[rival], strict=True)]
-                scores[launch] = statistics.median(ratios)
+        for launch, times in paired_times(self._launches, (kernel, rival), problem).items():
+            ratios = [math.log(r / k) for k, r in zip(times[kernel], times[rival], strict=True)]
+            scores[launch] = statistics.median(ratios)
         return scores
 
     def time_us(self, kernel: str, problem: str) -> float:
         """Median of the launches' medians, in us."""
-        launches = self._launches[problem].values()
-        samples = [[t for times in launch for t in times.get(kernel, [])] for launch in launches]
-        return statistics.median(statistics.median(times_us) for times_us in samples if times_us)
+        launches = paired_times(self._launches, (kernel,), problem).values()
+        return statistics.median(statistics.median(times[kernel]) for times in launches)
 
     def fastest(self, problem: str, origin: str) -> str | None:
         """The fastest kernel of an origin that nothing speaks against on this problem."""

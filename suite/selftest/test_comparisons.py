@@ -6,6 +6,8 @@ from datetime import datetime, timezone
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
 from suite.bench import Bench
 from suite.judge.comparisons import Comparison, Court
 from suite.judge.verdict import Reason, Status
@@ -19,8 +21,8 @@ def run_of(launches: int, ratio: float) -> dict[str, Any]:
     kernels = {HAND: {"origin": "hand"}, REFERENCE: {"origin": "reference"}, VENDOR: {"origin": "vendor"}}
     times_us = {HAND: [100.0] * 10, REFERENCE: [100.0 * ratio] * 10}
     measurement = {"problem": PROBLEM, "timer": "graph_records", "times_us": times_us}
-    launch = {"measurements": [measurement], "failures": []}
-    return {"checks": [], "launches": [launch] * launches, "kernels": kernels, "environment": {}}
+    made = [{"launch": f"run/{i}", "measurements": [measurement], "failures": []} for i in range(launches)]
+    return {"checks": [], "launches": made, "kernels": kernels, "environment": {}}
 
 
 def court(stored: list[float]) -> Court:
@@ -58,3 +60,12 @@ def test_an_unclaimed_kernel_without_a_rival_is_not_decided_before_it_was_timed(
     answered = court([]).rule(question, run_of(5, 1.3))
     assert answered.rival == REFERENCE
     assert answered.decided
+
+
+def test_launches_of_another_timer_are_not_pooled() -> None:
+    run = run_of(6, 1.3)
+    other = {"problem": PROBLEM, "timer": "queued_events", "times_us": {HAND: [104.0] * 10, REFERENCE: [104.0] * 10}}
+    run["launches"].append({"launch": "run/6", "measurements": [other], "failures": []})
+    verdict = court([]).rule(CLAIM, run).verdict
+    assert verdict.launches == 6
+    assert verdict.factor == pytest.approx(1.3)

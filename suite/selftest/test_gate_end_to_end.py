@@ -222,3 +222,15 @@ def test_slower_than_base_is_red_while_nothing_is_claimed(tmp_path: Path) -> Non
     timed = {k for launch in run["launches"] for m in launch["measurements"] for k in m["times_us"]}
     assert timed == {"toy/gen", "base:toy/gen"}
     assert outcome.text.count("FAILED") == 1
+
+
+def test_a_change_is_judged_by_the_claims_of_its_base(tmp_path: Path) -> None:
+    project = ToyProject.make(tmp_path / "p")
+    baseline = project.write_claims(("toy/hand", "toy/vendor", PROBLEM, 1.5))
+    project.git("init", "-q")
+    project.git("add", "kernels", "suite", "baselines")
+    project.git("commit", "-q", "-m", "base")
+    baseline.unlink()
+    listing = ("--collect-only", "-q", "suite/test_speedup.py", "-k", "toy/hand")
+    assert "toy/hand-over-toy/vendor" not in project.pytest(*listing).text
+    assert "toy/hand-over-toy/vendor" in project.pytest(*listing, "--base", "HEAD").text
