@@ -71,8 +71,8 @@ def run(inputs: Inputs, state: tuple[Decode, float]) -> Outputs:
 
 
 def warm_up() -> None:
-    """Dynamo and Inductor take seconds to import. Imports only: compiling even a trivial function for the CPU here
-    made Inductor probe the CPU's vector instructions, which took half a minute on a server with an H200."""
+    """Dynamo and Inductor take seconds to import. Imports only: with a trivial function compiled for the CPU as well,
+    launches on an H200's server took 48 s instead of 24 (Inductor's probing of the CPU is the likely cause)."""
     from torch._inductor import compile_fx  # noqa: F401 - imported to be there
     from torch._inductor.codegen import cuda_combined_scheduling, triton  # noqa: F401 - likewise
     from torch._inductor.runtime import triton_heuristics  # noqa: F401 - likewise
