@@ -20,7 +20,8 @@ from .device.specs import load_specs
 from .judge.comparisons import Comparison, Court, Ruling, kernel_trouble
 from .judge.verdict import Reason, Status, Verdict
 from .measure.campaign import Campaign, problem_entry
-from .measure.crew import Crew, RunError, Stopwatch
+from .measure.crew import Crew, RunError
+from .measure.stopwatch import Stopwatch
 from .record.schema import now_utc
 from .record.scores import paired_times
 from .run_journal import Options, RunJournal

@@ -44,6 +44,8 @@ class RunJournal:
             raise RecordError(f"{path}: a run was recorded here. Name another --run-dir, or go on with it: --resume.")
         self.events: list[dict[str, Any]] = read_journal(path) if options.resume else []
         self._journal = Journal(path)
+        self._run: dict[str, Any] = {}
+        self._folded_events = 0
         if self.events:
             _check_same(self.events[0], options, chosen)
             (options.run_dir / RUN_NAME).unlink(missing_ok=True)  # readers take the journal until this run ends
@@ -67,8 +69,10 @@ class RunJournal:
         self.events.append(json.loads(json.dumps(event)))
 
     def run(self) -> dict[str, Any]:
-        """The record so far."""
-        return fold(self.events)
+        """The record so far, to be read only; folded anew when events have come."""
+        if self._folded_events != len(self.events):
+            self._run, self._folded_events = fold(self.events), len(self.events)
+        return self._run
 
     def close(self) -> Path:
         """Write run.json. RecordError where it cannot be; the journal then holds everything still."""

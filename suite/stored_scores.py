@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from .judge.comparisons import BASE_PREFIX, Comparison
+from .judge.comparisons import Comparison
 from .record.baseline import Claim
-from .record.scores import Measured
+from .record.scores import BASE_PREFIX, Measured
 from .record.store import EvidenceStore, evidence_key
 
 FOLDER = "runs/evidence"

@@ -13,6 +13,7 @@ import torch
 
 from ..kernel import Kernel, Origin
 from ._pages import uniform_indptr
+from ._vllm import version
 from .problem import KV_LORA_RANK, QK_ROPE_HEAD_DIM, MLADecode
 
 if TYPE_CHECKING:
@@ -87,13 +88,6 @@ def run(inputs: Inputs, plan: Plan) -> Outputs:
     )
     rows = inputs["q"].shape[:-1]
     return {"out": out.view(*rows, KV_LORA_RANK), "lse": lse.t().contiguous().view(rows)}
-
-
-def version() -> str:
-    """The package's version."""
-    import vllm
-
-    return f"vllm {vllm.__version__}"
 
 
 KERNEL = Kernel(

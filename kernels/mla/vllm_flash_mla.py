@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from ..kernel import Kernel, Origin
 from . import _flash_mla
+from ._vllm import version
 
 if TYPE_CHECKING:
     from ..device import Device
@@ -18,13 +19,6 @@ def plan(problem: MLADecode, plan_inputs: Inputs, device: Device) -> _flash_mla.
     from vllm.third_party.flashmla import flash_mla_interface
 
     return _flash_mla.plan(flash_mla_interface, problem, plan_inputs)
-
-
-def version() -> str:
-    """The package's version."""
-    import vllm
-
-    return f"vllm {vllm.__version__}"
 
 
 KERNEL = Kernel(

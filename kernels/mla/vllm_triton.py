@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from ..kernel import Kernel, Origin
+from ._vllm import version
 from .problem import HEAD_DIM, KV_LORA_RANK, MLADecode
 
 if TYPE_CHECKING:
@@ -98,13 +99,6 @@ def run(inputs: Inputs, plan: Plan) -> Outputs:
     )
     rows = inputs["q"].shape[:-1]
     return {"out": out.view(*rows, KV_LORA_RANK), "lse": lse.view(rows)}
-
-
-def version() -> str:
-    """The package's version."""
-    import vllm
-
-    return f"vllm {vllm.__version__}"
 
 
 KERNEL = Kernel(

@@ -12,14 +12,13 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from ..record.scores import paired_times
+from ..record.scores import BASE_PREFIX, paired_times
 from .bands import Bands, bands_for
 from .drift import drift, mark_stale, rival_improved
 from .evidence import launch_score
 from .gate import judge_base, judge_claim, judge_unclaimed
 from .verdict import Reason, Status, Verdict, is_decided
 
-BASE_PREFIX = "base:"
 MIN_FRESH_LAUNCHES = 5
 """Launches of a run itself before stored ones may help to decide a claim."""
 Run = Mapping[str, Any]

@@ -23,7 +23,8 @@ from kernels.problem import Cost
 from ..device.clocks import snapshot
 from ..device.specs import light_speed_us
 from ..record.schema import now_utc
-from .crew import Crew, RunError, Stopwatch
+from .crew import Crew, RunError
+from .stopwatch import Stopwatch
 
 CASE_TIMEOUT_S = 300.0
 """Long, because a kernel may compile on its first call."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import os
-import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -127,16 +126,3 @@ class Crew:
         if role == "launch":
             environment = environment | MALLOC_KEEPS
         return Worker(self.root, self.log_path, environment)
-
-
-class Stopwatch:
-    """Adds the wall-clock seconds of a block to a phase: `with Stopwatch(phases_s, "check"): ...`."""
-
-    def __init__(self, phases_s: dict[str, float], name: str) -> None:
-        self._phases_s, self._name = phases_s, name
-
-    def __enter__(self) -> None:
-        self._start = time.monotonic()
-
-    def __exit__(self, *_: object) -> None:
-        self._phases_s[self._name] = self._phases_s.get(self._name, 0.0) + time.monotonic() - self._start

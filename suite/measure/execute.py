@@ -6,11 +6,8 @@ says of them (dtype, shape, strides) is judged there as well.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import math
-import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -193,13 +190,3 @@ def failure(error: BaseException) -> dict[str, Any]:
         "sentence": sentence,
         "poisoned": poisoned,
     }
-
-
-@contextlib.contextmanager
-def stopwatch(phases_s: dict[str, float], name: str) -> Iterator[None]:
-    """Add the time of the block to a phase, in seconds."""
-    start = time.perf_counter()
-    try:
-        yield
-    finally:
-        phases_s[name] = phases_s.get(name, 0.0) + time.perf_counter() - start

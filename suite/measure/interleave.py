@@ -26,7 +26,8 @@ from kernels.problem import Inputs, Problem
 from ..device.timer import CaptureError, GraphRecords, PerfCounter, QueuedEvents, Step, TimedCall, Timer, TimerError
 from ..judge.check import compare
 from .caches import flush_and_touch
-from .execute import checksums, failure, fixed_inputs, plan_inputs, save_outputs, stopwatch, synchronize, why_not
+from .execute import checksums, failure, fixed_inputs, plan_inputs, save_outputs, synchronize, why_not
+from .stopwatch import Stopwatch
 from .torch_state import unchanged_state
 
 ROTATIONS = 2
@@ -41,6 +42,8 @@ class Contestant:
 
     kernel_id: str
     kernel: Kernel
+    problem: Problem
+    """As the kernel's own tree defines it."""
     state: Any
     plan_us: float
     host_us: float
@@ -68,16 +71,16 @@ def measure_problem(
     rng = random.Random(seed)
     kernels = rng.sample(kernels, len(kernels))  # who comes first gets other memory: not the same one in every launch
     with torch.inference_mode():
-        with stopwatch(phases_s, "inputs"):
+        with Stopwatch(phases_s, "inputs"):
             inputs = case.make_inputs(seed, target.torch_name)
             before = flush_and_touch(case, inputs, target.torch_name, cache_bytes)
             synchronize(target.torch_name)
-        with stopwatch(phases_s, "prepare"):
+        with Stopwatch(phases_s, "prepare"):
             contestants, failures = _prepare_all(kernels, case, inputs, target, before)
             before_calls = checksums(fixed_inputs(case, inputs))
         session = _Session(case, inputs, target, rng, Path(output_dir), phases_s, budget_s, max_blocks)
         measurements, kept = session.measure(contestants, failures)
-        with stopwatch(phases_s, "check"):
+        with Stopwatch(phases_s, "check"):
             after_calls = checksums(fixed_inputs(case, inputs))
             cost = vars(case.cost(inputs))
     changed = [name for name, value in after_calls.items() if value != before_calls[name]]
@@ -129,7 +132,7 @@ def _prepare(kernel_id: str, problem: Problem, inputs: Inputs, device: Device, b
     run = functools.partial(kernel.run, inputs, state)
     host_us = statistics.median(_host_time_us(run, device) for _ in range(HOST_CALLS))
     calls = [TimedCall(run, before) for _ in range(1 if device.kind == "cpu" else ROTATIONS)]
-    return Contestant(kernel_id, kernel, state, plan_us, host_us, time.perf_counter() - began, calls)
+    return Contestant(kernel_id, kernel, own_problem, state, plan_us, host_us, time.perf_counter() - began, calls)
 
 
 def _host_time_us(run: Any, device: Device) -> float:
@@ -169,7 +172,7 @@ class _Session:
         notes: list[str] = []
         captured = self._capture(contestants, notes)
         measurements, kept = self._one(GraphRecords(), captured, notes) if captured else ([], [])
-        with stopwatch(self.phases_s, "check"):
+        with Stopwatch(self.phases_s, "check"):
             safe = self._graph_safety(captured)
         for measurement in measurements:
             measurement["graph_safe"] = safe
@@ -183,7 +186,7 @@ class _Session:
 
     def _capture(self, contestants: list[Contestant], notes: list[str]) -> list[Contestant]:
         captured, timer = [], GraphRecords()
-        with stopwatch(self.phases_s, "prepare"):
+        with Stopwatch(self.phases_s, "prepare"):
             for contestant in contestants:
                 try:
                     for call in contestant.calls:
@@ -201,8 +204,7 @@ class _Session:
             return {}
         safe = {}
         for contestant in captured:
-            own_problem = discover.problem_as_seen_by(contestant.kernel_id, discover.problem_key(self.problem))
-            state = contestant.kernel.plan(own_problem, plan, self.device)
+            state = contestant.kernel.plan(contestant.problem, plan, self.device)
             expected = contestant.kernel.run(self.inputs, state)
             call = contestant.calls[0]
             assert call.replay is not None
@@ -223,13 +225,13 @@ class _Session:
         for attempt in range(RECORD_ATTEMPTS):
             steps, order, kept = self._schedule(contestants, blocks)
             try:
-                with stopwatch(self.phases_s, "kernels"):
+                with Stopwatch(self.phases_s, "kernels"):
                     times_us = timer.measure(steps)
                     synchronize(self.device.torch_name)
             except TimerError as error:
                 notes.append(f"attempt {attempt + 1} by {timer.name} is void: {error}")
                 continue
-            with stopwatch(self.phases_s, "check"):
+            with Stopwatch(self.phases_s, "check"):
                 kept_files = [self._save(k, timer.name) for k in kept]
             return [self._measurement(timer, contestants, order, times_us, notes)], kept_files
         return [], []
@@ -237,7 +239,7 @@ class _Session:
     def _affordable_blocks(self, contestants: list[Contestant]) -> int:
         """As many blocks as fit the time budget, from a trial block without the timer, whose start-up is slow."""
         steps, _, _ = self._schedule(contestants, 1)
-        with stopwatch(self.phases_s, "prepare"):
+        with Stopwatch(self.phases_s, "prepare"):
             start = time.perf_counter()
             for step in steps:
                 step.setup()

@@ -14,6 +14,7 @@ from statistics import fmean, median
 from typing import Any
 
 from ..judge.evidence import interval, launch_score
+from ..record.scores import BASE_PREFIX
 from .labels import short_labels
 from .roofs import Roof, least_bytes, measured_roof, sheet_roof
 
@@ -21,7 +22,6 @@ ORIGINS = ("hand", "generated", "vendor", "reference")
 """In the order of a reader's interest."""
 OURS = ("hand", "generated")
 _RIVAL_ORIGINS = ("vendor", "reference")
-_BASE_PREFIX = "base:"
 
 Record = Mapping[str, Any]
 
@@ -141,7 +141,7 @@ class Pool:
         return self.labels.get(problem, problem)
 
     def origin(self, kernel: str) -> str:
-        known = self.kernels.get(kernel) or self.kernels.get(kernel.removeprefix(_BASE_PREFIX)) or {}
+        known = self.kernels.get(kernel) or self.kernels.get(kernel.removeprefix(BASE_PREFIX)) or {}
         return str(known.get("origin", "unknown"))
 
     def verdicts(self) -> list[Record]:
@@ -230,7 +230,7 @@ def rival_words(pool: Pool) -> str:
 
 def is_base(kernel: str) -> bool:
     """Whether an id names a kernel of the commit that a run compared itself with."""
-    return kernel.startswith(_BASE_PREFIX)
+    return kernel.startswith(BASE_PREFIX)
 
 
 def _pair(record: Record) -> tuple[str, str]:
