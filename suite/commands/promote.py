@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import statistics
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +11,8 @@ from typing import get_args
 
 import typer
 
-from ..judge.evidence import interval
+from ..judge.bands import bands_for
+from ..judge.evidence import interval, two_modes
 from ..record.promote import Action, Outcome, Summary, promote
 from ..report.tables import plain
 
@@ -22,7 +25,7 @@ GIT_TIMEOUT_S = 60
 def run(root: Path, runs: Sequence[Path], owner: str | None, reason: str | None) -> int:
     """Print what became of each claim. Returns 1 where these runs spoke for none, else 0. Raises PromoteError."""
     owner = owner if owner is not None else git_user(root)
-    summary = promote(runs, root, owner, reason, _lower_bound)
+    summary = promote(runs, root, owner, reason, lower_bound, doubt)
     for outcome in sorted(summary.outcomes, key=_order):
         typer.echo(f"{outcome.action:8} {plain(outcome.claim, 500)}: {plain(outcome.sentence, LINE_LIMIT_CHARS)}")
     for path in summary.written:
@@ -42,8 +45,31 @@ def _order(outcome: Outcome) -> tuple[int, str]:
     return ACTIONS.index(outcome.action), outcome.claim
 
 
-def _lower_bound(scores: list[float]) -> float:
+def lower_bound(scores: list[float]) -> float:
+    """ln of the factor that these launch scores make certain."""
     return interval(scores)[0]
+
+
+def doubt(scores: list[float], device_kind: str, shorter_us: float) -> str | None:
+    """Why a claim on these scores would let a loss pass that the gate promises to catch, or None.
+
+    A loss shows when it exceeds how far the claim lies below the kernel, and d0 on top.
+    """
+    bands = bands_for(device_kind, shorter_us)
+    modes = two_modes(scores, bands.sd_floor)
+    if modes and modes[1] - modes[0] > bands.d0:
+        return (
+            f"Its launches have two modes, {math.exp(modes[0]):.4g}x and {math.exp(modes[1]):.4g}x. Find out what "
+            "makes them (memory placement, a choice at compile time) before anything is claimed."
+        )
+    gap = statistics.fmean(scores) - lower_bound(scores)
+    if gap <= bands.d0:
+        return None
+    more = math.ceil(len(scores) * ((gap / bands.d0) ** 2 - 1))
+    return (
+        f"The factor is certain to {gap:.2%} only, and must be to {bands.d0:.2%}, or a real loss would pass. Measure "
+        f"about {more} more launches and promote all runs together."
+    )
 
 
 def git_user(root: Path) -> str:

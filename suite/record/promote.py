@@ -32,6 +32,8 @@ FACTOR_DIGITS = 5
 
 LowerBound = Callable[[list[float]], "float | None"]
 """Launch scores -> lower end of the two-sided 95% interval of ln(t_rival / t_kernel), None where undecidable."""
+Doubt = Callable[[list[float], str, float], "str | None"]
+"""(Launch scores, device kind, shorter time of the pair in us) -> why a claim on them would guard nothing, or None."""
 Action = Literal["added", "raised", "renewed", "lowered", "kept", "refused", "missing"]
 Pair = tuple[str, str, str]
 """Problem, kernel, rival: the order of claims in a file."""
@@ -63,7 +65,12 @@ class Summary:
 
 
 def promote(
-    run_paths: Sequence[str | Path], root: str | Path, owner: str, reason: str | None, lower_bound: LowerBound
+    run_paths: Sequence[str | Path],
+    root: str | Path,
+    owner: str,
+    reason: str | None,
+    lower_bound: LowerBound,
+    doubt: Doubt,
 ) -> Summary:
     """Make, renew, raise or (with `reason`) lower the claims that the runs support. Raises PromoteError, RecordError.
 
@@ -75,7 +82,7 @@ def promote(
     git_sha = commit(runs[-1], source) if runs else None
     if sentences or git_sha is None:
         raise PromoteError(sentences)
-    evidence = _Evidence(runs, Measured(runs), git_sha, owner, reason, lower_bound)
+    evidence = _Evidence(runs, Measured(runs), git_sha, owner, reason, lower_bound, doubt)
     families = sorted({problem.partition("/")[0] for problem in evidence.measured.problems})
     baselines = [_promote_family(evidence, Path(root), family) for family in families]
     changed = [new for new, old, _ in baselines if new.claims != (old.claims if old else ())]
@@ -96,6 +103,7 @@ class _Evidence:
     owner: str
     reason: str | None
     lower_bound: LowerBound
+    doubt: Doubt
 
     @property
     def device(self) -> Document:
@@ -197,9 +205,12 @@ def _refusal(evidence: _Evidence, pair: Pair) -> str | None:
         have = f"{len(scores)} launches in {num_runs} runs measured both"
         return f"Too little evidence: {have}, {MIN_LAUNCHES} in {MIN_RUNS} are needed. Measure again."
     light_speed_us = evidence.runs[-1]["problems"].get(problem, {}).get("light_speed_us")
-    if light_speed_us and min(measured.time_us(one, problem) for one in (kernel, rival)) < light_speed_us:
+    shorter_us = min(measured.time_us(one, problem) for one in (kernel, rival))
+    if light_speed_us and shorter_us < light_speed_us:
         return f"A time below {light_speed_us:.3g} us, this device's speed of light, is an error of measurement."
-    return _too_wide(evidence.lower_bound(list(scores.values())), scores)
+    values = list(scores.values())
+    kind = evidence.runs[-1]["device"]["kind"]
+    return _too_wide(evidence.lower_bound(values), scores) or evidence.doubt(values, kind, shorter_us)
 
 
 def _too_wide(bound: float | None, scores: dict[str, float]) -> str | None:

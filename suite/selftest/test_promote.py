@@ -30,7 +30,9 @@ def promote_runs(root: Path, runs: list[Document], reason: str | None = None) ->
     for run in runs:
         (root / "runs" / run["run_id"]).mkdir(parents=True, exist_ok=True)
         write_run(root / "runs" / run["run_id"], run)
-    return promote([root / "runs" / run["run_id"] for run in runs], root, "somebody", reason, lower_bound)
+    return promote(
+        [root / "runs" / run["run_id"] for run in runs], root, "somebody", reason, lower_bound, lambda *_: None
+    )
 
 
 def actions(summary: Summary) -> dict[str, str]:
@@ -119,7 +121,7 @@ def test_one_run_given_twice_is_one_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("owner", "reason"), [(" ", None), ("a\nb", None), ("somebody", " ")])
 def test_owner_and_reason_must_say_something(tmp_path: Path, owner: str, reason: str | None) -> None:
     with pytest.raises(PromoteError, match=r"an owner|--reason"):
-        promote([], tmp_path, owner, reason, lower_bound)
+        promote([], tmp_path, owner, reason, lower_bound, lambda *_: None)
 
 
 def test_a_run_without_git_is_the_clean_commit_with_the_same_files(tmp_path: Path) -> None:
