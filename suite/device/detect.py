@@ -13,7 +13,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from kernels.device import Device
 
@@ -27,6 +27,9 @@ TIMEOUT_S = 120.0
 UNKNOWN_HIP_CACHE_BYTES = 256 << 20
 """Last-level cache of an AMD GPU that is not on the sheet: PyTorch reports only its L2, not the Infinity Cache behind
 it. The largest on the sheet; it only sizes the flush, so too large is safe."""
+
+
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
@@ -71,14 +74,15 @@ class Detected:
 
     @staticmethod
     def from_json(document: Mapping[str, Any]) -> Detected:
-        """Read what the child process printed."""
-        return Detected(
-            devices=tuple(FoundGPU(**device) for device in document["devices"]),
-            cpu=FoundCPU(**document["cpu"]),
-            torch=document["torch"],
-            triton=document["triton"],
-            problems=tuple(document["problems"]),
-        )
+        """Read what the child process printed. KeyError, TypeError or ValueError where it printed something else."""
+        fields = {
+            "devices": tuple(_typed(FoundGPU, device) for device in document["devices"]),
+            "cpu": _typed(FoundCPU, document["cpu"]),
+            "torch": document["torch"],
+            "triton": document["triton"],
+            "problems": tuple(_text(problem) for problem in document["problems"]),
+        }
+        return _typed(Detected, fields)
 
 
 @dataclass(frozen=True)
@@ -143,7 +147,7 @@ def detect(timeout_s: float = TIMEOUT_S) -> Detected:
         )
     try:
         return Detected.from_json(json.loads(done.stdout.splitlines()[-1]))  # libraries print before the last line
-    except (IndexError, KeyError, TypeError, ValueError):
+    except (IndexError, KeyError, TypeError, ValueError, RecursionError):
         last_words = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
         return _nothing_found(f"Looking for devices failed with exit status {done.returncode}: {last_words}")
 
@@ -182,6 +186,26 @@ def what_is_here(detected: Detected) -> str:
     kinds = [(found.name, found.local_key) for found in detected.devices]
     gpus = [f"{kinds.count(kind)} x {kind[0]} (--gpu {kind[1]})" for kind in dict.fromkeys(kinds)]
     return f"This machine has {', '.join(gpus)} and {cpu}."
+
+
+def _typed(kind: type[Made], fields: Mapping[str, Any]) -> Made:
+    """A dataclass from JSON's values. TypeError where one of them is of another type than declared."""
+    made = kind(**fields)
+    for name, declared in get_type_hints(kind).items():
+        value, origin = getattr(made, name), get_origin(declared)
+        if not (
+            value in get_args(declared)
+            if origin is Literal
+            else isinstance(value, tuple if origin is tuple else declared)
+        ):
+            raise TypeError(f"{kind.__name__}.{name} is {type(value).__name__}")
+    return made
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{type(value).__name__} is no text")
+    return value
 
 
 def _why_absent(gpu: str, detected: Detected) -> str:

@@ -1,28 +1,47 @@
 """The parent's end of a worker: one child process that runs kernels, and what can go wrong with it.
 
 Requests and replies are JSON lines over two inherited pipes, never stdout, so that what a kernel prints cannot be
-mistaken for a result. The child leads its own process group, dies with its parent, and writes its output to a log file.
+mistaken for a result. The child leads its own session, dies with its parent, writes its output to a log file and works
+in an empty folder of its own, within the limits of fence.py.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import secrets
 import select
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from .fence import Limits, limits_here
+from .watch import EVERY_S, TOKEN_NAME, Watch, descendants, memory_bytes
 
 ENVIRONMENT_PREFIXES = (
     "CUDA", "NVIDIA", "HIP", "ROC", "HSA", "AMD", "TRITON", "TORCH", "PYTORCH", "OMP_", "MKL_", "LD_", "PYTHON", "LC_",
     "XDG_", "KERNELGATE_", "FLASHINFER", "VLLM", "AITER", "MPL",
 )  # fmt: skip
 ENVIRONMENT_NAMES = frozenset({"PATH", "HOME", "USER", "LANG", "TMPDIR", "VIRTUAL_ENV", "CC", "CXX", "TERM", "TZ"})
-MAX_REPLY_BYTES = 64 << 20
+MODULE = "suite.measure.worker"
+MAX_REPLY_BYTES = 16 << 20
+MAX_LOG_BYTES = 256 << 20
+"""Of a run's whole log; later output takes the place of what came last."""
 LOG_TAIL_BYTES = 2000
+CONFIRM_TIMEOUT_S = 20.0
+SEND_TIMEOUT_S = 60.0
+REAP_TIMEOUT_S = 60.0
+"""A process that a driver holds cannot be ended; then the run goes on without waiting."""
+
+
+Answer = Callable[[dict[str, Any]], dict[str, Any]]
+"""Question -> answer, both as JSON."""
 
 
 class WorkerError(Exception):
@@ -37,17 +56,27 @@ class WorkerError(Exception):
 class Worker:
     """A child process `python -m suite.measure.worker`. Replaced, not repaired, when anything goes wrong."""
 
-    def __init__(self, root: Path, log_path: Path, extra_environment: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        root: Path,
+        log_path: Path,
+        extra_environment: dict[str, str] | None = None,
+        limits: Limits | None = None,
+    ) -> None:
+        self.limits = limits or limits_here()
+        self.environment = extra_environment or {}
         self._log_path = log_path
-        self._log_start = log_path.stat().st_size if log_path.exists() else 0
         self._buffer = b""
+        self._folder = tempfile.mkdtemp(prefix="kernelgate-worker-")
+        token = secrets.token_hex(16)
         child_in, self._requests = os.pipe()
         self._replies, child_out = os.pipe()
+        arguments = [str(child_in), str(child_out), str(os.getpid()), self.limits.to_json()]
         with log_path.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "suite.measure.worker", str(child_in), str(child_out), str(os.getpid())],
-                cwd=root,
-                env=scrubbed_environment(root) | (extra_environment or {}),
+                [sys.executable, "-m", MODULE, *arguments],
+                cwd=self._folder,
+                env=scrubbed_environment(root) | self.environment | {TOKEN_NAME: token},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -56,61 +85,130 @@ class Worker:
             )
         os.close(child_in)
         os.close(child_out)
+        self._watch = Watch(self._process.pid, token, self.limits, log_path, log_path.stat().st_size)
 
     @property
     def pid(self) -> int:
         """Process id of the child."""
         return self._process.pid
 
-    def request(self, message: dict[str, Any], timeout_s: float) -> dict[str, Any]:
-        """Send one request and wait for its reply. WorkerError where the child dies, hangs or babbles."""
+    def request(self, message: dict[str, Any], timeout_s: float, answer: Answer | None = None) -> dict[str, Any]:
+        """Send one request and wait for its reply. WorkerError where the child dies, hangs or babbles.
+
+        `answer` replies to what the child asks on the way; without it, a question is not its due.
+        """
         self.send(message)
-        return self.receive(timeout_s)
+        while "ask" in (reply := self.receive(timeout_s)):
+            if answer is None:
+                self.kill()
+                raise WorkerError("tampered", "Its worker asked for what no case asks for and was killed.")
+            self.send(answer(reply))
+        if not reply.get("poisoned"):
+            self._confirm()
+        return reply
+
+    def _confirm(self) -> None:
+        """Have the worker's own loop answer something that nobody could know: the reply before it was no forgery."""
+        nonce = secrets.token_hex(16)
+        try:
+            self.send({"op": "echo", "nonce": nonce})
+            confirmed = self.receive(CONFIRM_TIMEOUT_S).get("nonce") == nonce
+        except WorkerError as error:
+            if error.reason == "out_of_memory":  # killed from outside, whatever it had replied
+                raise
+            raise WorkerError("tampered", f"Its worker replied and was gone: {error.sentence}") from error
+        if not confirmed:
+            self.kill()
+            raise WorkerError("tampered", "Its worker sent a reply that nothing had asked for: the channel was forged.")
 
     def send(self, message: dict[str, Any]) -> None:
         """Send one request without waiting; the reply is had with `receive`."""
-        self._log_start = self._log_path.stat().st_size
+        self._refuse_forgery()
+        self._cut_log()
         try:
             _write_all(self._requests, json.dumps(message).encode() + b"\n")
         except BrokenPipeError:
             raise self._death() from None
+        except TimeoutError:
+            self.kill()
+            raise WorkerError("hung", f"It took no request for {SEND_TIMEOUT_S:.0f} s and was killed.") from None
 
     def receive(self, timeout_s: float) -> dict[str, Any]:
         """The next reply. WorkerError `hung` after `timeout_s` seconds of silence; the child is then killed."""
-        deadline = time.monotonic() + timeout_s
+        deadline, next_look = time.monotonic() + timeout_s, time.monotonic() + EVERY_S
         while b"\n" not in self._buffer:
-            ready, _, _ = select.select([self._replies], [], [], max(0.0, deadline - time.monotonic()))
-            if not ready:
+            now = time.monotonic()
+            if now >= deadline:
                 self.kill()
                 raise WorkerError("hung", f"It did not finish within {timeout_s:.0f} s and was killed.")
-            chunk = os.read(self._replies, 1 << 16)
-            if not chunk:
+            if now >= next_look:
+                self._end_for(self._watch.trouble())
+                next_look = time.monotonic() + EVERY_S
+            ready, _, _ = select.select([self._replies], [], [], max(0.0, min(deadline, next_look) - time.monotonic()))
+            if ready:
+                self._read()
+            elif self._process.poll() is not None:  # a process that it left behind may hold its end of the pipe open
                 raise self._death()
-            self._buffer += chunk
-            if len(self._buffer) > MAX_REPLY_BYTES:
-                self.kill()
-                raise WorkerError("crashed", "Its worker sent a reply without end and was killed.")
         line, _, self._buffer = self._buffer.partition(b"\n")
         try:
             reply: dict[str, Any] = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
+            reply = {}
+        if not isinstance(reply, dict) or not reply:
             self.kill()
-            raise WorkerError("crashed", "Its worker sent a reply that is not JSON and was killed.") from None
+            raise WorkerError("crashed", "Its worker sent a reply that is no JSON object and was killed.")
+        self._end_for(self._watch.printed_too_much())
         return reply
 
+    def _read(self) -> None:
+        """Take what the child has written of its reply."""
+        chunk = os.read(self._replies, 1 << 16)
+        if not chunk:
+            raise self._death()
+        self._buffer += chunk
+        if len(self._buffer) > MAX_REPLY_BYTES:
+            self.kill()
+            raise WorkerError("crashed", "Its worker sent a reply without end and was killed.")
+
+    def memory_bytes(self) -> int:
+        """Resident memory of the child and all that it started, now."""
+        return memory_bytes([self.pid, *descendants(self.pid)])
+
     def kill(self) -> None:
-        """End the child and everything in its process group, and reap it."""
+        """End the child and everything that it started, reap it, and remove its folder."""
+        self._watch.end_all()
         try:
-            os.killpg(self._process.pid, signal.SIGKILL)
-        except ProcessLookupError:
+            self._process.wait(timeout=REAP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
             pass
-        self._process.wait()
         for fd in (self._requests, self._replies):
             try:
                 os.close(fd)
             except OSError:
                 pass
         self._requests = self._replies = -1
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _refuse_forgery(self) -> None:
+        """A reply that nothing asked for was written by something other than the worker's own loop."""
+        if not self._buffer and select.select([self._replies], [], [], 0)[0]:
+            self._read()
+        if self._buffer:
+            self.kill()
+            raise WorkerError("tampered", "Its worker sent a reply that nothing had asked for: the channel was forged.")
+
+    def _end_for(self, trouble: tuple[str, str] | None) -> None:
+        """Kill the child and raise, where there is trouble."""
+        if trouble is not None:
+            self.kill()
+            raise WorkerError(*trouble)
+
+    def _cut_log(self) -> None:
+        """Keep the log bounded over all requests, and note where the next one's output begins."""
+        size = self._log_path.stat().st_size if self._log_path.exists() else 0
+        if size > MAX_LOG_BYTES:
+            os.truncate(self._log_path, MAX_LOG_BYTES)
+        self._watch.log_start_bytes = min(size, MAX_LOG_BYTES)
 
     def _death(self) -> WorkerError:
         """The child closed its pipe: why, from its exit status and the end of its log."""
@@ -132,7 +230,7 @@ class Worker:
         """The last line that was written to the log since the latest request, in print."""
         with self._log_path.open("rb") as log:
             end = log.seek(0, os.SEEK_END)
-            log.seek(max(self._log_start, end - LOG_TAIL_BYTES))
+            log.seek(max(self._watch.log_start_bytes, end - LOG_TAIL_BYTES))
             text = log.read().decode(errors="replace")
         lines = ["".join(c for c in line if c.isprintable()).strip() for line in text.splitlines()]
         spoken = [line for line in lines if line]
@@ -142,10 +240,13 @@ class Worker:
 def scrubbed_environment(root: Path) -> dict[str, str]:
     """The variables that a worker may see: no credentials, nothing of CI; `root` first on the path."""
     kept = {k: v for k, v in os.environ.items() if k in ENVIRONMENT_NAMES or k.startswith(ENVIRONMENT_PREFIXES)}
-    path = [str(root), *filter(None, kept.get("PYTHONPATH", "").split(os.pathsep))]
+    path = [str(root), *(os.path.abspath(p) for p in kept.get("PYTHONPATH", "").split(os.pathsep) if p)]
     return kept | {"PYTHONPATH": os.pathsep.join(path), "PYTHONUNBUFFERED": "1"}
 
 
 def _write_all(fd: int, data: bytes) -> None:
+    """Write to a pipe whose reader may have stopped reading. TimeoutError where it takes nothing for too long."""
     while data:
-        data = data[os.write(fd, data) :]
+        if not select.select([], [fd], [], SEND_TIMEOUT_S)[1]:
+            raise TimeoutError
+        data = data[os.write(fd, data[: select.PIPE_BUF]) :]  # of this size, a write to a ready pipe never waits

@@ -1,0 +1,101 @@
+"""Workers are replaced when what one case left behind, or somebody else did, would fall to the next."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from suite.device.detect import PROJECT_ROOT, choose
+from suite.measure import crew as crews
+from suite.measure.crew import Crew, RunError, UnfitError
+from suite.measure.fence import limits_here
+from suite.measure.process import WorkerError
+from suite.selftest.machines import machine
+
+RAN = {"status": "ran"}
+OUT_OF_MEMORY = {"status": "failed", "reason": "out_of_memory", "sentence": "It ran out of memory: x", "poisoned": True}
+KILLED = WorkerError("out_of_memory", "Its process was killed, as the kernel does when memory runs out.")
+HUNG = WorkerError("hung", "It did not finish within 180 s and was killed.")
+
+
+class Stub:
+    """A worker that gives the answers of a script, over all workers of a crew."""
+
+    script: list[Any]
+    started: int
+    held_bytes = 0
+
+    def __init__(self, *arguments: Any) -> None:
+        type(self).started += 1
+        self.environment: dict[str, str] = {}
+        self.limits = limits_here()
+
+    def request(self, message: dict[str, Any], timeout_s: float, answer: Any = None) -> dict[str, Any]:
+        if message["op"] == "start" and self.script[0] is not HUNG:
+            return dict(RAN)
+        answered = self.script.pop(0)
+        if isinstance(answered, WorkerError):
+            raise answered
+        return dict(answered)
+
+    def memory_bytes(self) -> int:
+        return self.held_bytes
+
+    def kill(self) -> None:
+        pass
+
+
+@pytest.fixture
+def crew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Crew:
+    monkeypatch.setattr(crews, "Worker", Stub)
+    Stub.started, Stub.script, Stub.held_bytes = 0, [], 0
+    return Crew(PROJECT_ROOT, choose("cpu", machine()), tmp_path / "log")
+
+
+def ask(crew: Crew, *script: Any) -> dict[str, Any]:
+    Stub.script = list(script)
+    return crew.request("candidate", {"op": "warm_up"}, 1.0)
+
+
+def test_memory_that_an_earlier_case_left_is_not_the_next_ones_fault(crew: Crew) -> None:
+    assert ask(crew, RAN)["status"] == "ran"
+    assert ask(crew, OUT_OF_MEMORY, RAN)["status"] == "ran"
+    assert Stub.started == 2
+
+
+def test_a_case_that_takes_too_much_by_itself_is_asked_once(crew: Crew) -> None:
+    assert ask(crew, OUT_OF_MEMORY)["reason"] == "out_of_memory"
+    assert Stub.started == 1
+
+
+def test_a_worker_that_somebody_killed_is_asked_again_and_then_believed(crew: Crew) -> None:
+    assert ask(crew, KILLED, RAN)["status"] == "ran"
+    assert ask(crew, KILLED, KILLED)["reason"] == "out_of_memory"
+
+
+def test_a_worker_that_holds_too_much_is_replaced_before_the_next_case(crew: Crew) -> None:
+    Stub.held_bytes = limits_here().memory_bytes
+    assert ask(crew, RAN)["status"] == "ran"
+    Stub.held_bytes = 0
+    assert ask(crew, RAN)["status"] == "ran"
+    assert ask(crew, RAN)["status"] == "ran"
+    assert Stub.started == 2
+
+
+def test_a_device_that_takes_no_worker_any_longer_is_nobodys_fault(crew: Crew) -> None:
+    with pytest.raises(RunError, match="The candidate worker could not start: It did not finish") as never:
+        ask(crew, HUNG, HUNG)
+    assert not isinstance(never.value, UnfitError)
+    assert ask(crew, RAN)["status"] == "ran"
+    crew.retire("candidate")
+    with pytest.raises(UnfitError):
+        ask(crew, HUNG, HUNG)
+
+
+def test_a_malformed_reply_is_tampering_and_ends_its_worker(crew: Crew) -> None:
+    reply = ask(crew, {"status": "fine"})
+    assert (reply["status"], reply["reason"]) == ("incorrect", "tampered")
+    ask(crew, RAN)
+    assert Stub.started == 2
