@@ -23,6 +23,7 @@ from ..device.doctor import KernelStatus, report
 from ..device.specs import spec_by_key
 from ..measure.campaign import CASE_TIMEOUT_S
 from ..measure.crew import Crew
+from ..measure.fence import what_is_possible
 
 INTERPRETED = "there is no GPU to time it on; it is checked in the interpreter"
 
@@ -39,7 +40,7 @@ def run(root: Path) -> int:
     else:
         status = 0
         kernels, trouble = _kernel_statuses(root, chosen)
-        problems += trouble
+        problems += [*trouble, *what_is_possible(root, chosen.device.kind == "cpu")]
     typer.echo(_page(detected, kernels, problems), nl=False)
     return status
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 from functools import cache
 from typing import Any
 
+from . import health
 from .detect import ChosenDevice
 
 # NVML's bit (nvmlClocksEventReason...) and our name. Idle (0x1) is no throttling.
@@ -40,7 +41,8 @@ def snapshot(chosen: ChosenDevice, own_pids: Iterable[int] = ()) -> Snapshot:
 
     Returns:
         Of these what could be read: sm_mhz, memory_mhz, power_w, power_limit_w, temperature_c, energy_j (since the
-        driver started), memory_used_bytes, throttle_reasons [names], load_average_1min (CPU); and always
+        driver started), memory_used_bytes, throttle_reasons [names], load_average_1min (CPU), and the device's own
+        errors (health.py); and always
         processes [{pid, name, memory_bytes}] of others (empty where they cannot be listed, which `errors` says),
         errors [sentences] and read_ms, what reading it all took.
     """
@@ -54,6 +56,20 @@ def snapshot(chosen: ChosenDevice, own_pids: Iterable[int] = ()) -> Snapshot:
         "errors": reading.errors,
         "read_ms": round(elapsed_ms, 3),
     }
+
+
+def memory_used_bytes(chosen: ChosenDevice) -> int | None:
+    """Memory of a GPU that is in use now, whoever uses it; None for a CPU, and where it cannot be read."""
+    try:
+        if chosen.device.kind == "cuda":
+            nvml, handle = _nvml(chosen.uuid, chosen.facts.get("pci_bus_id"))
+            return int(nvml.nvmlDeviceGetMemoryInfo(handle).used)
+        if chosen.device.kind == "hip":
+            smi, handle = _amdsmi(chosen.facts.get("pci_bus_id"))
+            return int(smi.amdsmi_get_gpu_memory_usage(handle, smi.AmdSmiMemoryType.VRAM))
+    except Exception:  # noqa: BLE001 - no package, no driver, no such device; a snapshot says which
+        return None
+    return None
 
 
 class _Reading:
@@ -136,6 +152,7 @@ def _read_nvml(chosen: ChosenDevice, reading: _Reading) -> None:
     reading.read("memory_used_bytes", lambda: nvml.nvmlDeviceGetMemoryInfo(handle).used)
     reading.read("throttle_reasons", lambda: reason_names(_nvml_reasons(nvml, handle)))
     reading.read("processes", lambda: _add_nvml_processes(nvml, handle, reading))
+    reading.figures |= health.read_nvml(nvml, handle)
 
 
 def reason_names(bits: int) -> list[str]:
@@ -177,6 +194,7 @@ def _read_amdsmi(chosen: ChosenDevice, reading: _Reading) -> None:
     reading.read("temperature_c", lambda: _amd_temperature_c(smi, handle))
     reading.read("energy_j", lambda: _amd_energy_j(smi.amdsmi_get_energy_count(handle)))
     reading.read("processes", lambda: _add_amd_processes(smi, handle, reading))
+    reading.figures |= health.read_amdsmi(smi, handle)
 
 
 def _amd_power_w(info: dict[str, Any]) -> float | None:

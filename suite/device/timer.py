@@ -12,7 +12,7 @@ from __future__ import annotations
 import statistics
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,7 +20,8 @@ import torch
 
 from kernels.problem import Outputs
 
-MARKER_CYCLES = 1
+from .device_records import mark, names_of, recorded, spin
+
 QUEUE_DELAY_US = 200.0
 """Longer than the host needs to queue flush and events behind it; one and a half times the call's own comes on top."""
 CYCLES_PER_US = 2000
@@ -28,15 +29,11 @@ CYCLES_PER_US = 2000
 FLOOR_CALLS = 30
 
 
-class TimerError(Exception):
-    """This timer gave no complete measurement; the sentence says why. Nothing of it may be used."""
-
-
 class CaptureError(Exception):
     """This call cannot be captured into a graph."""
 
 
-@dataclass
+@dataclass(slots=True)
 class TimedCall:
     """One kernel, ready to be timed again and again on the same inputs."""
 
@@ -49,13 +46,15 @@ class TimedCall:
     replay: Callable[[], None] | None = None
 
 
-@dataclass
+@dataclass(slots=True)
 class Step:
     """One timed call in a sequence, with what the host does around it, outside the interval."""
 
     call: TimedCall
     setup: Callable[[], None] = lambda: None
     """Redraw inputs, poison outputs."""
+    told: Callable[[float], None] = lambda time_us: None
+    """By a timer on the host: the call's time in us, at once."""
     after: Callable[[], None] = lambda: None
     """Keep copies of outputs."""
 
@@ -63,6 +62,7 @@ class Step:
 class Timer(ABC):
     """Times a sequence of steps; the device's clock is read inside, never the host's on a GPU."""
 
+    __slots__ = ()  # so that an instance's methods cannot be replaced
     name: str
 
     def prepare(self, call: TimedCall) -> None:
@@ -70,23 +70,25 @@ class Timer(ABC):
         call.outputs = call.run()
 
     @abstractmethod
-    def measure(self, steps: Sequence[Step]) -> list[float]:
+    def measure(self, steps: Iterable[Step]) -> list[float]:
         """Microseconds of every step, in order. TimerError where any of them is incomplete."""
 
 
 class PerfCounter(Timer):
     """CPU: the host's monotonic clock around the call."""
 
+    __slots__ = ()
     name = "perf_counter"
 
-    def measure(self, steps: Sequence[Step]) -> list[float]:
+    def measure(self, steps: Iterable[Step]) -> list[float]:
         times_us = []
         for step in steps:
-            step.setup()
             step.call.before()
+            step.setup()  # as late as can be: nobody has had the time to compute ahead
             start = time.perf_counter_ns()
             step.call.outputs = step.call.run()
             times_us.append((time.perf_counter_ns() - start) / 1e3)
+            step.told(times_us[-1])
             step.after()
         return times_us
 
@@ -98,7 +100,7 @@ class Events(Timer):
     queued = False
     delay_us = 0.0
 
-    def measure(self, steps: Sequence[Step]) -> list[float]:
+    def measure(self, steps: Iterable[Step]) -> list[float]:
         pairs = []
         for step in steps:
             step.setup()
@@ -129,11 +131,13 @@ class QueuedEvents(Events):
             empty = TimedCall(run=dict, before=lambda: None)
             self.floor_us = statistics.median(super().measure([Step(empty)] * FLOOR_CALLS))
 
-    def measure(self, steps: Sequence[Step]) -> list[float]:
+    def measure(self, steps: Iterable[Step]) -> list[float]:
         return [t - self.floor_us for t in super().measure(steps)]
 
 
 class _Graph(Timer):
+    __slots__ = ()
+
     def prepare(self, call: TimedCall) -> None:
         call.run()  # whatever is lazy happens before the capture
         torch.cuda.synchronize()
@@ -160,6 +164,7 @@ class _Graph(Timer):
 class GraphEvents(_Graph):
     """Replays of flush, event, call, event as one graph."""
 
+    __slots__ = ("_events",)
     name = "graph_events"
 
     def __init__(self) -> None:
@@ -173,7 +178,7 @@ class GraphEvents(_Graph):
     def _close(self, call: TimedCall) -> None:
         self._events[id(call)][1].record()
 
-    def measure(self, steps: Sequence[Step]) -> list[float]:
+    def measure(self, steps: Iterable[Step]) -> list[float]:
         times_us = []
         for step in steps:
             assert step.call.replay is not None
@@ -189,20 +194,27 @@ class GraphEvents(_Graph):
 class GraphRecords(_Graph):
     """Profiler records of replayed graphs: marker, call, marker. Records get lost, so all must be there."""
 
+    __slots__ = ("_surroundings",)
     name = "graph_records"
 
+    def __init__(self) -> None:
+        self._surroundings: set[str] | None = None
+
+    def learn_surroundings(self, everything: Callable[[], None]) -> None:
+        """Record what `everything` around the timed calls has the device do: nothing else may stand there.
+
+        Until it is called, whatever is between two calls is nobody's concern.
+        """
+        self._surroundings = names_of(everything)
+
     def _open(self, call: TimedCall) -> None:
-        _mark()
+        mark()
 
     def _close(self, call: TimedCall) -> None:
-        _mark()
+        mark()
 
-    def measure(self, steps: Sequence[Step]) -> list[float]:
-        def enqueue(step: Step) -> None:
-            assert step.call.replay is not None
-            step.call.replay()
-
-        return _recorded(steps, enqueue)
+    def measure(self, steps: Iterable[Step]) -> list[float]:
+        return recorded((_replay(step) for step in steps), self._surroundings)
 
 
 class Records(Timer):
@@ -210,95 +222,25 @@ class Records(Timer):
 
     name = "records"
 
-    def measure(self, steps: Sequence[Step]) -> list[float]:
-        def enqueue(step: Step) -> None:
-            step.call.before()
-            _mark()
-            step.call.outputs = step.call.run()
-            _mark()
-
-        return _recorded(steps, enqueue)
+    def measure(self, steps: Iterable[Step]) -> list[float]:
+        return recorded(_call(step) for step in steps)
 
 
-def spin(cycles: int) -> None:
-    """Enqueue a kernel that keeps one multiprocessor busy for that many clock cycles."""
-    torch.cuda._sleep(cycles)  # noqa: SLF001 - PyTorch's own tests use it; it has no public name
+def _replay(step: Step) -> int:
+    """One step by its graph, markers and all; returns which call it was."""
+    assert step.call.replay is not None
+    step.setup()
+    step.call.replay()
+    step.after()
+    return id(step.call)
 
 
-def _mark() -> None:
-    """A recognisable kernel that does nothing."""
-    spin(MARKER_CYCLES)
-
-
-def _recorded(steps: Sequence[Step], enqueue: Callable[[Step], None]) -> list[float]:
-    """Run the steps under the profiler; each call is what lies between its two markers."""
-    from torch.profiler import ProfilerActivity, profile
-
-    marker = _marker_name()
-    torch.cuda.synchronize()
-    with profile(activities=[ProfilerActivity.CUDA], acc_events=True) as profiler:
-        for step in steps:
-            step.setup()
-            enqueue(step)
-            step.after()
-        torch.cuda.synchronize()
-    records = sorted(_device_records(profiler))
-    intervals = _between_markers(records, marker)
-    if len(intervals) != len(steps):
-        raise TimerError(f"The profiler's records hold {len(intervals)} of {len(steps)} calls: records were lost.")
-    counts: dict[int, int] = {}
-    times_us = []
-    for step, interval in zip(steps, intervals, strict=True):
-        if not interval:
-            raise TimerError("The profiler saw no device activity of a call.")
-        if counts.setdefault(id(step.call), len(interval)) != len(interval):
-            raise TimerError(
-                f"Calls of one kernel have {len(interval)} and {counts[id(step.call)]} records: records were lost."
-            )
-        times_us.append(max(end for _, end, _ in interval) - min(start for start, _, _ in interval))
-    return times_us
-
-
-def _device_records(profiler: Any) -> list[tuple[float, float, str]]:
-    """(start us, end us, name) of every kernel, copy and fill that the device ran."""
-    from torch.autograd.profiler_util import DeviceType  # type: ignore[attr-defined]  # public, but not re-exported
-
-    return [
-        (event.time_range.start, event.time_range.end, event.name)
-        for event in profiler.events()
-        if event.device_type == DeviceType.CUDA and not event.is_user_annotation
-    ]
-
-
-def _between_markers(records: list[tuple[float, float, str]], marker: str) -> list[list[tuple[float, float, str]]]:
-    intervals: list[list[tuple[float, float, str]]] = []
-    inside = False
-    for record in records:
-        if record[2] == marker:
-            inside = not inside
-            if inside:
-                intervals.append([])
-        elif inside:
-            intervals[-1].append(record)
-    if inside:
-        raise TimerError("The profiler lost the end of a call.")
-    return intervals
-
-
-_marker_names: list[str] = []
-
-
-def _marker_name() -> str:
-    """The name under which the profiler records a marker; learnt once in a process."""
-    from torch.profiler import ProfilerActivity, profile
-
-    if not _marker_names:
-        torch.cuda.synchronize()
-        with profile(activities=[ProfilerActivity.CUDA], acc_events=True) as profiler:
-            _mark()
-            torch.cuda.synchronize()
-        names = {name for _, _, name in _device_records(profiler)}
-        if len(names) != 1:
-            raise TimerError(f"The profiler records {len(names)} kinds of device activity for one marker.")
-        _marker_names.extend(names)
-    return _marker_names[0]
+def _call(step: Step) -> int:
+    """One eager step between markers; returns which call it was."""
+    step.setup()
+    step.call.before()
+    mark()
+    step.call.outputs = step.call.run()
+    mark()
+    step.after()
+    return id(step.call)
