@@ -81,6 +81,29 @@ class Cost:
 
 
 @dataclass(frozen=True)
+class Edit:
+    """Other values for some rows of one input, which is seen as [rows, last dimension]."""
+
+    name: str
+    rows: torch.Tensor
+    """[n] int64, no row twice."""
+    values: torch.Tensor
+    """[n, last dimension], of the input's dtype."""
+
+    def apply(self, inputs: Inputs) -> Edit:
+        """Write the values in place; returns the edit that undoes this one."""
+        import torch
+
+        table = inputs[self.name].view(-1, inputs[self.name].shape[-1]).view(torch.uint8)  # fp8 has no index_put
+        before = table[self.rows]
+        table[self.rows] = self.values.contiguous().view(torch.uint8)
+        return Edit(self.name, self.rows, before.view(self.values.dtype))
+
+
+EDITED_ROWS = 4
+
+
+@dataclass(frozen=True)
 class Problem(ABC):
     """Base of every family's problems. Subclasses are frozen dataclasses of plain values.
 
@@ -113,6 +136,23 @@ class Problem(ABC):
     @abstractmethod
     def redraw(self, inputs: Inputs, generator: torch.Generator) -> None:
         """Refill `activations` in place, asynchronously, from a generator on the inputs' device."""
+
+    def edits(self, inputs: Inputs, generator: torch.Generator) -> list[Edit]:
+        """New values for a few rows of the other inputs: what a kernel kept of them from an earlier call is then wrong.
+
+        Asked for before every block of timed calls, after `redraw`. Must show in the outputs well above the tolerances,
+        and ask for no more or less work. By default four rows of every cold floating-point input change their sign.
+        """
+        import torch
+
+        changes = []
+        for name, tensor in inputs.items():
+            if self.residency[name] is Residency.COLD and name not in self.activations and tensor.is_floating_point():
+                table = tensor.view(-1, tensor.shape[-1])
+                drawn = torch.randint(len(table), (EDITED_ROWS,), device=tensor.device, generator=generator)
+                rows = drawn.unique()
+                changes.append(Edit(name, rows, (-table[rows].float()).to(tensor.dtype)))
+        return changes
 
     def shorten(self, inputs: Inputs, generator: torch.Generator) -> bool:
         """Refill `plan_inputs` in place with other, not larger, lengths; False where the task has none.

@@ -25,7 +25,18 @@ from dataclasses import dataclass, replace
 from statistics import NormalDist
 from typing import TYPE_CHECKING, ClassVar
 
-from ..problem import Cost, Inputs, NullKernel, Outputs, Problem, Residency, TensorSpec, Tier, Tolerance, tagged
+from ..problem import (
+    Cost,
+    Edit,
+    Inputs,
+    NullKernel,
+    Problem,
+    Residency,
+    TensorSpec,
+    Tier,
+    Tolerance,
+    tagged,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -118,6 +129,11 @@ class MLADecode(Problem):
     def redraw(self, inputs: Inputs, generator: torch.Generator) -> None:
         inputs["q"].normal_(generator=generator)
 
+    def edits(self, inputs: Inputs, generator: torch.Generator) -> list[Edit]:
+        from ._edits import most_attended_tokens
+
+        return most_attended_tokens(self, inputs, generator)
+
     def shorten(self, inputs: Inputs, generator: torch.Generator) -> bool:
         import torch
 
@@ -196,33 +212,9 @@ class MLADecode(Problem):
         return None
 
     def null_kernels(self) -> Mapping[str, NullKernel]:
-        from .reference import decode
+        from ._null_kernels import null_kernels
 
-        def run(inputs: Inputs) -> Outputs:
-            return decode(inputs, self)
-
-        def zeros(inputs: Inputs) -> Outputs:
-            return {**run(inputs), "out": run(inputs)["out"] * 0}
-
-        def mean_of_v(inputs: Inputs) -> Outputs:
-            uniform = {**inputs, "q": inputs["q"] * 0}
-            return {**run(inputs), "out": run(uniform)["out"]}
-
-        def half_of_kv(inputs: Inputs) -> Outputs:
-            return {**run(inputs), "out": run({**inputs, "seq_lens": (inputs["seq_lens"] + 1) // 2})["out"]}
-
-        def query_copied(inputs: Inputs) -> Outputs:
-            return {**run(inputs), "out": inputs["q"][..., :KV_LORA_RANK].float()}
-
-        def rope_ignored(inputs: Inputs) -> Outputs:
-            q = inputs["q"].clone()
-            q[..., KV_LORA_RANK:] = 0
-            return {**run(inputs), "out": run({**inputs, "q": q})["out"]}
-
-        def lse_zero(inputs: Inputs) -> Outputs:
-            return {**run(inputs), "lse": run(inputs)["lse"] * 0}
-
-        return {f.__name__: f for f in (zeros, mean_of_v, half_of_kv, query_copied, rope_ignored, lse_zero)}
+        return null_kernels(self)
 
 
 def _draw(rows: int, scale: float, dtype: torch.dtype, generator: torch.Generator) -> torch.Tensor:

@@ -7,7 +7,10 @@ and believes nothing that the kernel's process said of them beyond what it can v
 from __future__ import annotations
 
 import functools
+import hashlib
 import math
+import os
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +35,10 @@ def referee(
     case = discover.load_problem(problem)
     errors: dict[str, dict[str, float]] = {}
     for name, spec in case.output_specs().items():
-        fault = _form_fault(name, spec, outputs)
+        fault = form_fault(name, spec, outputs)
         if fault:
             return {"status": "incorrect", "reason": "wrong_form", "sentence": fault, "errors": errors}
-        actual = _read(spec, outputs[name]).to(tensors_on).float() * factors.get(name, 1.0)
+        actual = read_output(spec, outputs[name]).to(tensors_on).float() * factors.get(name, 1.0)
         errors[name], fault = compare(actual, expected[name], case.tolerances()[name])
         if fault:
             sentence = f"Output {name} is wrong: {fault}."
@@ -76,7 +79,8 @@ def _rms(values: torch.Tensor) -> float:
     return math.sqrt(float(values.double().square().mean())) if values.numel() else 0.0
 
 
-def _form_fault(name: str, spec: TensorSpec, outputs: dict[str, dict[str, Any]]) -> str | None:
+def form_fault(name: str, spec: TensorSpec, outputs: dict[str, dict[str, Any]]) -> str | None:
+    """What is wrong with the form of an output before its values are looked at, as a sentence, or None."""
     if name not in outputs:
         return f"It returned no output {name}; it returned {', '.join(sorted(outputs)) or 'nothing'}."
     got = outputs[name]
@@ -84,25 +88,58 @@ def _form_fault(name: str, spec: TensorSpec, outputs: dict[str, dict[str, Any]])
         return f"Output {name} is {got['dtype']}{got['shape']}; it must be {spec.dtype}{list(spec.shape)}."
     if not got["dense"]:
         return f"Output {name} has gaps, or elements that share memory (an expanded tensor)."
-    expected_bytes = math.prod(spec.shape) * getattr(torch, spec.dtype).itemsize
-    if Path(got["file"]).stat().st_size != expected_bytes:
-        return f"Output {name} does not hold the {expected_bytes} bytes that its shape needs."
+    if not _holds(spec, got["file"]):
+        return f"Output {name} does not hold the {_num_bytes(spec)} bytes that its shape needs."
     return None
 
 
-def _read(spec: TensorSpec, described: dict[str, Any]) -> torch.Tensor:
-    data = bytearray(Path(described["file"]).read_bytes())
+def read_output(spec: TensorSpec, described: dict[str, Any]) -> torch.Tensor:
+    """The output in a file whose form was right, on the CPU; all NaN where the file has changed since."""
+    data = _held_bytes(spec, described["file"])
+    if not data or hashlib.sha256(data).hexdigest() != described["sha256"]:  # an output without elements, too
+        return torch.full(spec.shape, float("nan"))
     return torch.frombuffer(data, dtype=getattr(torch, spec.dtype)).view(spec.shape)
+
+
+def _num_bytes(spec: TensorSpec) -> int:
+    return math.prod(spec.shape) * int(getattr(torch, spec.dtype).itemsize)
+
+
+def _holds(spec: TensorSpec, path: str) -> bool:
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return False
+    return stat.S_ISREG(found.st_mode) and found.st_size == _num_bytes(spec)
+
+
+def _held_bytes(spec: TensorSpec, path: str) -> bytearray | None:
+    """A file's bytes if they are as many as the output's. The kernel's process may have put anything in its place."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return None
+    with open(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return None
+        data = bytearray(file.read(_num_bytes(spec) + 1))
+    return data if len(data) == _num_bytes(spec) else None
 
 
 @functools.lru_cache(maxsize=3)  # kernels of one problem come one after the other, each with all distributions
 def _expected(problem_id: str, tensors_on: str, seed: int, distribution: str, redraw_seed: int | None) -> Outputs:
     problem = discover.load_problem(problem_id)
     inputs = _inputs(problem_id, tensors_on, seed, distribution)
-    if redraw_seed is not None:
-        problem.redraw(inputs, torch.Generator(tensors_on).manual_seed(redraw_seed))
+    undo = []
     with torch.inference_mode():
-        return {name: value.float() for name, value in reference_of(problem)(inputs, problem).items()}
+        if redraw_seed is not None:
+            generator = torch.Generator(tensors_on).manual_seed(redraw_seed)
+            problem.redraw(inputs, generator)
+            undo = [edit.apply(inputs) for edit in problem.edits(inputs, generator)]
+        expected = {name: value.float() for name, value in reference_of(problem)(inputs, problem).items()}
+        for edit in undo:
+            edit.apply(inputs)
+    return expected
 
 
 @functools.lru_cache(maxsize=1)  # a KV cache can be large: keep one

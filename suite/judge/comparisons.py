@@ -174,20 +174,30 @@ class Court:
 
 
 def kernel_trouble(run: Run, kernel: str, problem: str) -> Verdict | None:
-    """A verdict on a kernel that was found wrong, failed or cannot run this problem; None where nothing is known."""
-    for check in run["checks"]:
-        if check["kernel"] == kernel and check["problem"] == problem and check["status"] != "correct":
+    """A verdict on a kernel that was found wrong, failed or cannot run this problem; None where nothing is known.
+
+    Of a kernel of ours that is wrong on a random problem, no time counts anywhere: it may know the sweep's answers.
+    """
+    is_library = run["kernels"].get(kernel, {}).get("origin") == "vendor"
+    for check in (c for c in run["checks"] if c["kernel"] == kernel and c["status"] != "correct"):
+        if check["problem"] == problem:
             return _trouble(check["status"], check["reason"], f"{kernel}: {check['sentence']}")
+        if check["stage"] == "property" and check["status"] != "skipped" and not is_library:
+            sentence = f"{kernel}, on the random problem {check['problem']}: {check['sentence']}"
+            return _trouble(check["status"], check["reason"], sentence)
     for launch in run["launches"]:
         for failure in launch["failures"]:
             if failure["kernel"] == kernel and failure["problem"] == problem:
-                wrong = Reason(failure["reason"]) in WRONG
-                status = "incorrect" if wrong else "failed"
+                status = STATUS_OF_FAILURE.get(Reason(failure["reason"]), Status.FAILED)
                 return _trouble(status, failure["reason"], f"{kernel}: {failure['sentence']}")
     return None
 
 
-WRONG = frozenset({Reason.WRONG_OUTPUT, Reason.WRONG_FORM, Reason.INPUTS_CHANGED, Reason.BELOW_LIGHT_SPEED})
+WRONG = (
+    Reason.WRONG_OUTPUT, Reason.WRONG_FORM, Reason.INPUTS_CHANGED, Reason.BELOW_LIGHT_SPEED, Reason.OUTSIDE_INTERVAL,
+    Reason.TAMPERED, Reason.TIMER_CONTRADICTED,
+)  # fmt: skip
+STATUS_OF_FAILURE = dict.fromkeys(WRONG, Status.INCORRECT) | {Reason.NOT_TOGETHER: Status.INCONCLUSIVE}
 
 
 def _trouble(status: str, reason: str, sentence: str) -> Verdict:

@@ -44,6 +44,8 @@ class Reason(str, Enum):
     """k_max launches did not decide."""
     TWO_MODES = "two_modes"
     NOT_MEASURED = "not_measured"
+    NOT_TOGETHER = "not_together"
+    """It runs alone, but not beside the others: no one's fault that could be named."""
     # unclaimed
     NO_CLAIM = "no_claim"
     # incorrect
@@ -52,6 +54,12 @@ class Reason(str, Enum):
     """An output is missing, shares memory, or is of another shape, dtype or layout."""
     INPUTS_CHANGED = "inputs_changed"
     BELOW_LIGHT_SPEED = "below_light_speed"
+    OUTSIDE_INTERVAL = "outside_interval"
+    """Another stream or thread works for it before or after the timed interval."""
+    TAMPERED = "tampered"
+    """It changed the process that it shares with its rivals, or what times and judges it."""
+    TIMER_CONTRADICTED = "timer_contradicted"
+    """Another process's clock says that its times cannot be true."""
     # failed
     RAISED = "raised"
     CRASHED = "crashed"

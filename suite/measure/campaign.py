@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-import statistics
 import tempfile
 import time
 from collections.abc import Callable, Collection
@@ -23,16 +22,15 @@ from kernels.problem import Cost
 from ..device.clocks import snapshot
 from ..device.specs import light_speed_us
 from ..record.schema import now_utc
-from .crew import Crew, RunError
+from ..record.source import tree_stamps
+from .blocks import BlockSource
+from .crew import Crew, RunError, UnfitError
+from .launch import ProblemLaunch
+from .plausible import below_light_speed, contradicted
 from .stopwatch import Stopwatch
 
 CASE_TIMEOUT_S = 300.0
 """Long, because a kernel may compile on its first call."""
-LAUNCH_TIMEOUT_S = 60.0
-"""For each kernel of a problem in a launch; most are compiled by then."""
-GPU_BUDGET_S, CPU_BUDGET_S = 0.2, 3.0
-"""Timed seconds for one problem in one launch."""
-GPU_BLOCKS, CPU_BLOCKS = 30, 20
 
 Factors = dict[str, dict[str, float]]
 """Kernel id -> its `output_factors`."""
@@ -57,11 +55,13 @@ class Campaign:
     """On a machine without a GPU: the GPU whose plan Triton's interpreter executes, by problem."""
     factors: Factors = field(default_factory=dict)
     phases_s: dict[str, float] = field(default_factory=dict)
+    _witnesses: bool = False
 
     def __post_init__(self) -> None:
         self._scratch = _scratch_parent(self.crew.log_path.parent) / f"kernelgate-{self.run_id}"
         shutil.rmtree(self._scratch, ignore_errors=True)  # it is there where the run was killed and is resumed
         self._scratch.mkdir(mode=0o700)
+        self._tree = tree_stamps(self.crew.root)
 
     def close(self) -> None:
         """End all workers and remove the outputs that they left."""
@@ -90,7 +90,8 @@ class Campaign:
 
     def _describe(self, kernels: list[str], problems: list[str]) -> dict[str, Any]:
         device = asdict(self.crew.chosen.device)
-        message = {"op": "describe", "kernels": kernels, "problems": problems, "device": device}
+        libraries = self.crew.libraries(kernels)
+        message = {"op": "describe", "kernels": kernels, "libraries": libraries, "problems": problems, "device": device}
         return self.crew.request("candidate", message, CASE_TIMEOUT_S)
 
     def ceilings(self) -> dict[str, float]:
@@ -100,6 +101,26 @@ class Campaign:
                 "referee", {"op": "ceilings", "chosen": self.crew.chosen.to_json()}, CASE_TIMEOUT_S
             )
         return dict(reply.get("ceilings", {}))
+
+    def canary(self) -> dict[str, Any]:
+        """Whether this machine tells twins from a known slowdown; see canary.py. RunError where it cannot be asked."""
+        message = {"op": "canary", "device": asdict(self.crew.chosen.device), "seed": self._seed("canary"),
+                   "cache_bytes": self.crew.chosen.last_level_cache_bytes}  # fmt: skip
+        with Stopwatch(self.phases_s, "canary"):
+            reply = self.crew.request("referee", message, CASE_TIMEOUT_S)
+        if reply["status"] != "ran":  # no kernel of anyone's ran in it
+            raise UnfitError(f"{self.crew.chosen.name} could not run the canary. {reply['sentence']}")
+        return dict(reply["canary"])
+
+    def _refuse_changed_tree(self, kernels: list[str]) -> None:
+        """RunError where the code that measures and judges is not the code that the run began with."""
+        now = tree_stamps(self.crew.root)
+        changed = sorted(p for p in now.keys() | self._tree.keys() if now.get(p) != self._tree.get(p))
+        if changed:
+            raise RunError(
+                f"{', '.join(changed[:5])} changed on disk while {', '.join(kernels)} ran: by a kernel, or by somebody "
+                "who works in this tree. What was measured before is recorded; measure again in a tree of its own."
+            )
 
     # Correctness
 
@@ -113,14 +134,18 @@ class Campaign:
             if device is None:
                 reply = {"status": "skipped", "reason": "not_supported", "sentence": "no interpreter can run it"}
             else:
-                message = {"op": "check", "kernel": kernel.id, "problem": problem, "device": asdict(device),
+                library = kernel.id in self.crew.libraries([kernel.id])
+                message = {"op": "check", "kernel": kernel.id, "library": library, "problem": problem,
+                           "device": asdict(device),
                            "tensors_on": tensors_on, "seed": seed, "distribution": distribution,
                            "output_dir": str(folder)}  # fmt: skip
                 reply = self.crew.request(role, message, CASE_TIMEOUT_S)
             if reply["status"] == "ran":
                 reply = self._referee(record, tensors_on, reply["outputs"])
         shutil.rmtree(folder, ignore_errors=True)
-        return self._journal_check(record | reply, "correctness")
+        entry = self._journal_check(record | reply, "correctness")
+        self._refuse_changed_tree([kernel.id])
+        return entry
 
     def _place(self, kernel: KernelInfo, problem: str) -> tuple[str, Device | None, str]:
         """Which worker runs a case, what it plans for, and where its tensors lie."""
@@ -170,11 +195,13 @@ class Campaign:
             self.journal.append({"event": "launch_start", "launch": launch_id, "index": index,
                                  "started_utc": now_utc(), "environment": {"before": before}})  # fmt: skip
         failed: set[str] = set()
+        self._witnesses = index == 1
         for problem in (p for p in work if p not in done):
             progress(problem)
             kernels = [kernel for kernel in work[problem] if kernel not in failed]
             if kernels:
                 failed |= self._measure(launch_id, problem, kernels, phases_s)
+                self._refuse_changed_tree(kernels)
         self.crew.retire("launch")
         phases_s["other"] = max(0.0, time.monotonic() - started - sum(phases_s.values()))
         for name, value in phases_s.items():
@@ -187,18 +214,22 @@ class Campaign:
         """One problem in one launch. Kept outputs of timed calls are judged before the times count."""
         seed = self._seed("launch", problem, launch_id)
         folder = Path(tempfile.mkdtemp(dir=self._scratch))
-        reply, failures = self._measure_survivors(problem, kernels, seed, folder, phases_s)
+        reply, failures, source = ProblemLaunch(self.crew, problem, seed, folder, phases_s, self._witnesses).measure(
+            kernels
+        )
         with Stopwatch(phases_s, "check"):
-            for kept in reply.get("kept", []):
-                failures += self._check_kept(problem, seed, kept)
+            failures += self._check_kept(problem, seed, reply, source)
         shutil.rmtree(folder, ignore_errors=True)
         if reply.get("measurements"):
             self._record_cost(problem, Cost(**reply["cost"]))
-            failures += self._below_light_speed(Cost(**reply["cost"]), reply["measurements"])
-        for failure in failures:
+            failures += contradicted(reply["measurements"], source)
+            failures += below_light_speed(reply["measurements"], self._light_us(Cost(**reply["cost"])) or 0.0)
+        for failure in {f["kernel"]: f for f in reversed(failures)}.values():  # the first that was found of each
             self.journal.append({"event": "failure", "launch": launch_id, "problem": problem} | failure)
         wrong = {failure["kernel"] for failure in failures}
         for measurement in reply.get("measurements", []):
+            measurement.pop("sequence")
+            measurement["facts"] |= {f"witness_us {k}": round(v, 2) for k, v in source.witness_us().items()}
             for table in ("times_us", "host_us", "plan_us", "graph_safe"):
                 measurement[table] = {k: v for k, v in measurement[table].items() if k not in wrong}
             self.journal.append({"event": "measurement", "launch": launch_id, "problem": problem} | measurement)
@@ -213,85 +244,33 @@ class Campaign:
         spec = self.crew.chosen.spec
         return light_speed_us(cost, spec) if spec else None
 
-    def _below_light_speed(self, cost: Cost, measurements: list[dict[str, Any]]) -> list[dict[str, str]]:
-        """Failures of kernels that were faster than the device's bandwidth and peak rate allow, by any timer."""
-        light_us = self._light_us(cost) or 0.0
-        medians_us = {k: statistics.median(t) for m in measurements for k, t in m["times_us"].items()}
-        return [
-            {
-                "kernel": kernel,
-                "reason": "below_light_speed",
-                "sentence": f"Its median of {time_us:.2f} us is below the {light_us:.2f} us that the device's "
-                "bandwidth and peak rate allow: the work was not done, or not in the timed interval.",
-            }
-            for kernel, time_us in medians_us.items()
-            if time_us < light_us
-        ]
+    def _check_kept(self, problem: str, seed: int, reply: dict[str, Any], source: BlockSource) -> list[dict[str, str]]:
+        """Judge the outputs of all kept blocks; a wrong or missing one voids the kernel in this launch."""
+        outputs = {(k["sequence"], k["call"]): k["outputs"] for k in reply.get("kept", [])}
+        wrong: dict[str, dict[str, str]] = {}
+        for number in (m["sequence"] for m in reply.get("measurements", [])):
+            for call, kernel, call_seed in source.sequences[number].kept_calls():
+                fault = self._fault(problem, kernel, seed, outputs.get((number, call)), call_seed)
+                if fault:
+                    wrong.setdefault(kernel, fault)
+        return [{"kernel": kernel} | fault for kernel, fault in wrong.items()]
 
-    def _measure_survivors(
-        self, problem: str, kernels: list[str], seed: int, folder: Path, phases_s: dict[str, float]
-    ) -> tuple[dict[str, Any], list[dict[str, str]]]:
-        """Measure all kernels together; where that kills the worker, find out which one did and go on without it."""
-        reply = self._request(problem, kernels, seed, folder, phases_s)
-        if reply["status"] == "ran":
-            return reply, list(reply["failures"])
-        failures: list[dict[str, str]] = []
-        for kernel in kernels:
-            alone = self._request(problem, [kernel], seed, folder, phases_s)
-            if alone["status"] != "ran":
-                failures.append({"kernel": kernel, "reason": alone["reason"], "sentence": alone["sentence"]})
-            failures += alone.get("failures", [])
-        survivors = [kernel for kernel in kernels if kernel not in {f["kernel"] for f in failures}]
-        if failures and survivors:
-            reply, more = self._measure_survivors(problem, survivors, seed, folder, phases_s)
-            return reply, failures + more
-        # Where each runs alone, the fault is no single kernel's; but there are no times, and that is a result.
-        sentence = f"It runs alone, but {len(survivors)} kernels measured together failed: {reply['sentence']}"
-        failures += [{"kernel": k, "reason": reply["reason"], "sentence": sentence} for k in survivors]
-        return {}, failures
-
-    def _request(
-        self, problem: str, kernels: list[str], seed: int, folder: Path, phases_s: dict[str, float]
-    ) -> dict[str, Any]:
-        chosen = self.crew.chosen
-        on_cpu = chosen.device.kind == "cpu"
-        message = {"op": "measure", "problem": problem, "kernels": kernels, "device": asdict(chosen.device),
-                   "cache_bytes": chosen.last_level_cache_bytes, "seed": seed, "output_dir": str(folder),
-                   "max_blocks": CPU_BLOCKS if on_cpu else GPU_BLOCKS,
-                   "budget_s": CPU_BUDGET_S if on_cpu else GPU_BUDGET_S}  # fmt: skip
-        with Stopwatch(phases_s, "startup"):
-            self.crew.start("launch")
-        started = time.monotonic()
-        reply = self.crew.request("launch", message, LAUNCH_TIMEOUT_S * len(kernels))
-        elapsed_s = time.monotonic() - started
-        for name, value in reply.get("phases_s", {}).items():
-            phases_s[name] = phases_s.get(name, 0.0) + value
-        return _consistent(reply, elapsed_s)
-
-    def _check_kept(self, problem: str, seed: int, kept: dict[str, Any]) -> list[dict[str, str]]:
-        """Judge the outputs of one timed call; wrong ones void the kernel in this launch."""
-        record = {"kernel": kept["kernel"], "problem": problem, "distribution": "normal", "seed": seed}
-        reply = self._referee(record, self.crew.chosen.device.torch_name, kept["outputs"], kept["redraw_seed"])
+    def _fault(
+        self, problem: str, kernel: str, seed: int, outputs: dict[str, Any] | None, redraw_seed: int
+    ) -> dict[str, str] | None:
+        """What is wrong with one timed call's outputs."""
+        if outputs is None:
+            return {"reason": "tampered", "sentence": "The outputs of a timed call that were to be kept are missing."}
+        record = {"kernel": kernel, "problem": problem, "distribution": "normal", "seed": seed}
+        reply = self._referee(record, self.crew.chosen.device.torch_name, outputs, redraw_seed)
         if reply["status"] != "correct":
             reply["sentence"] = f"In a timed call: {reply['sentence']}"
         self._journal_check(record | reply, "timed")
-        if reply["status"] == "correct":
-            return []
-        return [{"kernel": kept["kernel"], "reason": reply["reason"], "sentence": reply["sentence"]}]
+        return None if reply["status"] == "correct" else {"reason": reply["reason"], "sentence": reply["sentence"]}
 
     def _seed(self, *what: str) -> int:
         digest = hashlib.sha256("/".join([str(self.seed), *what]).encode()).digest()
         return int.from_bytes(digest[:6], "big")
-
-
-def _consistent(reply: dict[str, Any], elapsed_s: float) -> dict[str, Any]:
-    """The reply, or a failure where its calls claim more time than passed on this process's own clock."""
-    measured = reply.get("measurements", [])
-    claimed_s = sum(t for m in measured for times_us in m["times_us"].values() for t in times_us) / 1e6
-    if claimed_s <= elapsed_s:
-        return reply
-    sentence = f"Its worker reports {claimed_s:.2f} s of calls within {elapsed_s:.2f} s: its clock was tampered with."
-    return {"status": "failed", "reason": "crashed", "sentence": sentence}
 
 
 def problem_entry(problem: str) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from typing import Any
 from kernels.device import Device
 
 from .process import Worker, WorkerError
+from .replies import inert
 
 PROJECT_ROOT = Path(__file__).parents[2]
 WITHOUT_LINE_INFO = {"TRITON_DISABLE_LINE_INFO": "1"}
@@ -170,8 +171,8 @@ class _Pool:
                 arch=self._request["device"]["arch"],
                 status=reply["status"],
                 reason=reply.get("reason", ""),
-                sentence=reply.get("sentence", ""),
-                detail=reply.get("detail", ""),
+                sentence=inert(reply.get("sentence", "")),
+                detail="\n".join(map(inert, str(reply.get("detail", "")).splitlines())),
                 launches=tuple(reply.get("launches", ())),
                 wall_s=round(time.monotonic() - begun, 3),
             )

@@ -6,17 +6,30 @@ referee       runs the reference and compares         interpreter   Triton kerne
 
 from __future__ import annotations
 
+import compileall
+import contextlib
 import errno
+import functools
 import os
+import re
+import shutil
+import tempfile
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from kernels.discover import BASE_PREFIX, discover
+
+from ..device.clocks import memory_used_bytes
 from ..device.detect import ChosenDevice
+from ..record.source import MEASURED_FOLDERS
 from .compile import WITHOUT_LINE_INFO
-from .process import Worker, WorkerError
+from .fence import limits_here
+from .process import Answer, Worker, WorkerError
+from .replies import malformed
 
 START_TIMEOUT_S = 180.0
+START_ATTEMPTS = 4
 MALLOC_FILLS = {"MALLOC_PERTURB_": "128"}
 """glibc fills what it hands out with 0x7f, 3.4e38 or NaN in every float type: what a kernel leaves unwritten on the CPU
 never holds an old answer, nor a zero that happens to be right. Where kernels are checked, not where they are timed."""
@@ -24,14 +37,22 @@ MALLOC_KEEPS = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 40)}
 """glibc keeps large blocks instead of returning them: whether a call on the CPU had to fault its pages in was a lottery
 between launches, which moved the ratio of two kernels from 0.28 to 0.40 (0.50 to 0.54 without it). Where kernels are
 timed; GPU memory has PyTorch's own pool."""
+LIBRARY_ORIGINS = ("vendor", "reference")
+CASE_ROLES = ("candidate", "interpreter")
+BLOATED_FRACTION = 0.75
+"""Of the memory that a worker may hold, or of the device's: from there on it is replaced between cases."""
 SPARE_TIMEOUT_S = 20.0
 """How long a launch waits for a spare worker to be warm before it starts one of its own."""
-SPARE_WORKER_CORES = 8
-"""From this many CPU cores on, the next launch's process is started while the present one measures."""
+MAX_SPARES, CORES_PER_SPARE = 3, 5
+"""So many launches' processes are started while the present one measures: one takes 10 s to import what it needs."""
 
 
 class RunError(Exception):
     """The run cannot go on, through no kernel's fault; the text says why."""
+
+
+class UnfitError(RunError):
+    """The device, or its driver, cannot be judged on (any longer)."""
 
 
 @dataclass
@@ -42,53 +63,108 @@ class Crew:
     chosen: ChosenDevice
     log_path: Path
     base_root: Path | None = None
+    turn: contextlib.AbstractContextManager[Any] = field(default_factory=contextlib.nullcontext)
+    """Held while a worker has a request: where several crews share one device, theirs is the same lock."""
     warmed_kernels: list[str] = field(default_factory=list)
     """Kernels whose imports a spare launch worker does ahead."""
     _workers: dict[str, Worker] = field(default_factory=dict)
-    _spare: Worker | None = None
+    _answered: set[str] = field(default_factory=set)
+    """Roles whose present worker has answered a request."""
+    _has_started: bool = False
+    _spares: list[Worker] = field(default_factory=list)
+    _referee_root: Path | None = None
 
-    def request(self, role: str, message: dict[str, Any], timeout_s: float) -> dict[str, Any]:
+    def request(
+        self, role: str, message: dict[str, Any], timeout_s: float, answer: Answer | None = None
+    ) -> dict[str, Any]:
         """A request whose failure is a reply as well; a worker that is of no further use is replaced.
 
+        Where memory runs out in a worker that has answered before, or somebody killed it, the request is made again in
+        a fresh one: what an earlier case or another program did is not this one's fault.
         OSError where the disk is full: no kernel is to blame, and none could run.
         """
-        try:
-            reply = self.worker(role).request(message, timeout_s)
-        except WorkerError as error:
+        is_fresh = role not in self._answered
+        reply = self._ask(role, message, timeout_s, answer)
+        was_killed = reply.pop("was_killed", False)
+        if reply.get("reason") == "out_of_memory" and (was_killed or not is_fresh) and answer is None:
             self.retire(role)
-            return {"status": "failed", "reason": error.reason, "sentence": error.sentence}
-        if reply.pop("poisoned", False):
-            self.retire(role)
+            reply = self._ask(role, message, timeout_s, answer)
+            reply.pop("was_killed", None)
         if reply.get("reason") == "disk_full":
             raise OSError(errno.ENOSPC, f"{reply['sentence']}. Make room for outputs and compiled code.")
         return reply
 
+    def _ask(self, role: str, message: dict[str, Any], timeout_s: float, answer: Answer | None) -> dict[str, Any]:
+        try:
+            worker = self.worker(role)
+            with self.turn:
+                reply = worker.request(message, timeout_s, answer)
+        except WorkerError as error:
+            self.retire(role)
+            status = "incorrect" if error.reason == "tampered" else "failed"
+            killed = {"was_killed": True} if error.reason == "out_of_memory" else {}
+            return {"status": status, "reason": error.reason, "sentence": error.sentence} | killed
+        self._answered.add(role)
+        fault = malformed(message, reply)
+        if fault:
+            self.retire(role)
+            return {"status": "incorrect", "reason": "tampered", "sentence": fault}
+        if reply.pop("poisoned", False) or (role in CASE_ROLES and self._is_bloated(worker)):
+            self.retire(role)
+        return reply
+
+    def _is_bloated(self, worker: Worker) -> bool:
+        """Whether a worker holds so much memory between cases that the next case might lack it."""
+        on_device = memory_used_bytes(self.chosen)
+        return worker.memory_bytes() > BLOATED_FRACTION * worker.limits.memory_bytes or (
+            on_device is not None and on_device > BLOATED_FRACTION * self.chosen.memory_bytes
+        )
+
     def worker(self, role: str) -> Worker:
-        """The role's worker, started and on the device. WorkerError where it cannot start."""
+        """The role's worker, started and on the device. RunError where it cannot start: no kernel is to blame."""
         if role not in self._workers:
-            self._workers[role] = self._take_spare() if role == "launch" else self._spawn(role)
-            device = asdict(self.chosen.device) | ({"kind": "cpu"} if role == "interpreter" else {})
-            message = {"op": "start", "device": device, "torch_index": self.chosen.index,
-                       "base_root": str(self.base_root) if self.base_root else None}  # fmt: skip
-            reply = self._workers[role].request(message, START_TIMEOUT_S)
-            if reply["status"] != "ran":
-                raise RunError(f"The {role} worker could not start: {reply['sentence']}")
+            self._workers[role] = self._started_in_time(role)
+            self._answered.discard(role)
+            self._has_started = True
         return self._workers[role]
 
-    def start(self, role: str) -> None:
-        """Have a role's worker ready before it is timed; where it cannot start, the request will say why."""
-        try:
-            self.worker(role)
-        except WorkerError:
-            self.retire(role)
-        if role == "launch":
-            self.prepare_spare()
+    def _started_in_time(self, role: str) -> Worker:
+        """A worker on the device. A spare may be broken by an import, a device not yet free, and anything killed."""
+        for attempt in range(START_ATTEMPTS):
+            try:
+                return self._started(self._take_spare() if role == "launch" and not attempt else self._spawn(role))
+            except WorkerError as error:
+                why = error
+                if error.reason == "hung" and attempt:
+                    break
+        lost = UnfitError if self._has_started else RunError
+        raise lost(f"The {role} worker could not start: {why.sentence}") from why
 
-    def prepare_spare(self) -> None:
-        """Start the next launch's process early: its imports keep a core busy, not the device."""
-        if self._spare is None and (os.cpu_count() or 1) >= SPARE_WORKER_CORES and self.chosen.device.kind != "cpu":
-            self._spare = self._spawn("launch")
-            self._spare.send({"op": "warm_up", "kernels": self.warmed_kernels})
+    def _started(self, worker: Worker) -> Worker:
+        device = self.chosen.device
+        kind = {"kind": "cpu"} if worker.environment.get("TRITON_INTERPRET") == "1" else {}
+        message = {"op": "start", "device": asdict(device) | kind, "torch_index": self.chosen.index,
+                   "base_root": str(self.base_root) if self.base_root else None}  # fmt: skip
+        reply = worker.request(message, START_TIMEOUT_S)
+        if reply["status"] != "ran":
+            worker.kill()
+            raise WorkerError(reply["reason"], reply["sentence"])
+        return worker
+
+    def start(self, role: str) -> None:
+        """Have a role's worker ready before it is timed. RunError where it cannot start."""
+        self.worker(role)
+        if role == "launch":
+            self.prepare_spares()
+
+    def prepare_spares(self) -> None:
+        """Start the next launches' processes early: their imports keep a core busy each, not the device."""
+        wanted = 0 if self.chosen.device.kind == "cpu" else min(MAX_SPARES, (os.cpu_count() or 1) // CORES_PER_SPARE)
+        while len(self._spares) < wanted:
+            self._spares.append(self._spawn("launch"))
+            self._spares[-1].send(
+                {"op": "warm_up", "kernels": self.warmed_kernels, "libraries": self.libraries(self.warmed_kernels)}
+            )
 
     def retire(self, role: str) -> None:
         """End a role's worker, if it has one."""
@@ -100,23 +176,41 @@ class Crew:
         """End all workers."""
         for role in list(self._workers):
             self.retire(role)
-        if self._spare:
-            self._spare.kill()
-            self._spare = None
+        while self._spares:
+            self._spares.pop().kill()
+        if self._referee_root:
+            shutil.rmtree(self._referee_root, ignore_errors=True)
+            self._referee_root = None
+
+    def libraries(self, kernels: list[str]) -> list[str]:
+        """Those that nobody claims anything for, as their source says: see `tampering.untouched`."""
+        return [kernel for kernel in kernels if self._origins.get(kernel) in LIBRARY_ORIGINS]
+
+    @functools.cached_property
+    def _origins(self) -> dict[str, str]:
+        base = discover(self.base_root, BASE_PREFIX) if self.base_root else {}
+        return {kernel.id: kernel.origin for kernel in (discover(self.root) | base).values()}
 
     def pids(self) -> list[int]:
         """Processes that are ours: the parent's and all workers'."""
-        return [os.getpid(), *(w.pid for w in self._workers.values()), *([self._spare.pid] if self._spare else [])]
+        return [os.getpid(), *(w.pid for w in self._workers.values()), *(w.pid for w in self._spares)]
 
     def _take_spare(self) -> Worker:
-        if self._spare is None:
+        if not self._spares:
             return self._spawn("launch")
-        spare, self._spare = self._spare, None
+        spare = self._spares.pop(0)
         try:
             spare.receive(SPARE_TIMEOUT_S)  # the reply to warm_up
         except WorkerError:  # a kernel's import killed it, or is slow; where that matters it will be told again
             return self._spawn("launch")
         return spare
+
+    def __post_init__(self) -> None:
+        """Settle what is imported before any kernel runs: workers write no compiled files."""
+        self._referee_tree()
+        for root in {self.root, self.base_root or self.root}:
+            for part in MEASURED_FOLDERS:
+                compileall.compile_dir(root / part, quiet=2, rx=re.compile("selftest"))
 
     def _spawn(self, role: str) -> Worker:
         # Without line info, launches find what was compiled ahead, for a comparison with the base for instance.
@@ -125,4 +219,15 @@ class Crew:
             environment = environment | MALLOC_FILLS
         if role == "launch":
             environment = environment | MALLOC_KEEPS
-        return Worker(self.root, self.log_path, environment)
+        root = self._referee_tree() if role == "referee" else self.root
+        environment = environment | {"PYTHONDONTWRITEBYTECODE": "1"}
+        return Worker(root, self.log_path, environment, limits_here(self.chosen.device.kind == "cpu"))
+
+    def _referee_tree(self) -> Path:
+        """A copy of the tree from before any kernel ran, without compiled files: what it judges by, no kernel edits."""
+        if self._referee_root is None:
+            self._referee_root = Path(tempfile.mkdtemp(prefix="kernelgate-referee-"))
+            for part in MEASURED_FOLDERS:
+                ignore = shutil.ignore_patterns("__pycache__", "selftest")
+                shutil.copytree(self.root / part, self._referee_root / part, ignore=ignore)
+        return self._referee_root

@@ -11,15 +11,16 @@ from kernels.device import Device
 
 from .execute import why_not
 from .interpreter import mend
+from .tampering import Tampered, load_watched
 
 
-def warm_up(kernels: list[str]) -> dict[str, Any]:
+def warm_up(kernels: list[str], libraries: list[str]) -> dict[str, Any]:
     """Import what is slow to import, and touch no device. What fails here fails again where it is reported."""
     from . import interleave  # noqa: F401 - imported to be there
 
     for kernel_id in kernels:
         try:
-            kernel = discover.load_kernel(kernel_id)
+            kernel = load_watched(kernel_id, kernel_id in libraries)
             for module in kernel.requires:
                 __import__(module)
             kernel.warm_up()
@@ -42,24 +43,38 @@ def start(device: dict[str, Any], base_root: str | None, torch_index: int) -> di
     return {"status": "ran"}
 
 
-def describe(kernels: list[str], problems: list[str], device: dict[str, Any]) -> dict[str, Any]:
-    """{unsupported: {kernel: {problem: why}}, versions, factors, broken: {kernel: why}} for every pair given."""
+def describe(kernels: list[str], libraries: list[str], problems: list[str], device: dict[str, Any]) -> dict[str, Any]:
+    """{unsupported: {kernel: {problem: why}}, versions, factors, broken: {kernel: why}} for every pair given.
+
+    `reasons` holds a reason code for those whose import tampered with the process.
+    """
     target = Device(**device)
     unsupported: dict[str, dict[str, str]] = {}
     versions: dict[str, str] = {}
     factors: dict[str, dict[str, float]] = {}
     broken: dict[str, str] = {}
+    codes: dict[str, str] = {}
     for kernel_id in kernels:
         try:
-            kernel = discover.load_kernel(kernel_id)
+            kernel = load_watched(kernel_id, kernel_id in libraries)
             reasons = {p: why_not(kernel, discover.problem_as_seen_by(kernel_id, p), target) for p in problems}
             unsupported[kernel_id] = {p: reason for p, reason in reasons.items() if reason}
             factors[kernel_id] = dict(kernel.output_factors)
             runs = len(unsupported[kernel_id]) < len(problems)
             versions[kernel_id] = kernel.version() if runs else ""
+        except Tampered as error:
+            broken[kernel_id], codes[kernel_id] = str(error), "tampered"
         except Exception as error:  # noqa: BLE001 - a kernel file of anyone's: what it raises is its own fault
             broken[kernel_id] = f"It cannot be loaded: {type(error).__name__}: {str(error)[:300]}"
-    return {"status": "ran", "unsupported": unsupported, "versions": versions, "factors": factors, "broken": broken}
+    return {
+        "status": "ran",
+        "unsupported": unsupported,
+        "versions": versions,
+        "factors": factors,
+        "broken": broken,
+        "reasons": codes,
+        "poisoned": bool(codes),
+    }
 
 
 def ceilings(chosen: dict[str, Any]) -> dict[str, Any]:

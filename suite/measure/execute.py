@@ -7,7 +7,9 @@ says of them (dtype, shape, strides) is judged there as well.
 from __future__ import annotations
 
 import errno
+import hashlib
 import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,8 @@ from kernels.device import Device
 from kernels.kernel import Kernel
 from kernels.problem import Inputs, Outputs, Problem
 
-from .torch_state import StateChanged, unchanged_state
+from .blame import culprit
+from .tampering import Tampered, keeps_computing, load_watched, module_of, untouched
 
 STICKY_DEVICE_ERRORS = (
     "illegal memory access", "device-side assert", "misaligned address", "unspecified launch failure", "ECC error",
@@ -27,39 +30,96 @@ STICKY_DEVICE_ERRORS = (
 )  # fmt: skip
 MEMORY_ERRORS = ("out of memory", "can't allocate memory", "cannot allocate memory")
 POOL_POISON_BYTES = 256 << 20
-ORDERED_WORDS = 4 << 20
+CHECKSUM_WORDS = 16 << 20
 
 
 def run_case(
-    kernel: str, problem: str, device: dict[str, Any], tensors_on: str, seed: int, distribution: str, output_dir: str
+    kernel: str,
+    problem: str,
+    device: dict[str, Any],
+    tensors_on: str,
+    seed: int,
+    distribution: str,
+    output_dir: str,
+    library: bool,
 ) -> dict[str, Any]:
     """One correctness case: fresh inputs, plan, run, outputs to files in `output_dir`.
 
     `device` is what the kernel plans for; `tensors_on` differs from it in Triton's interpreter only, which runs on the
-    CPU what a GPU's plan decided.
+    CPU what a GPU's plan decided. A `library` is a vendor's kernel: see `tampering.untouched`.
     """
-    target = Device(**device)
+    load_watched(kernel, library)  # before there is anything that its import could look at
     case, own_case = discover.load_problem(problem), discover.problem_as_seen_by(kernel, problem)
-    implementation = discover.load_kernel(kernel)
-    reason = why_not(implementation, own_case, target)
-    if reason:
-        return {"status": "skipped", "reason": "not_supported", "sentence": reason}
+    place = Place(kernel, Device(**device), tensors_on, library, Path(output_dir))
     inputs = case.make_inputs(seed, tensors_on, distribution)  # a base's kernel too: the referee draws the same
+    return run_once(place, case, own_case, inputs)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Which kernel is called, where, and where its outputs go; fields as `run_case` takes them."""
+
+    kernel: str
+    device: Device
+    tensors_on: str
+    library: bool
+    folder: Path
+
+
+def run_once(place: Place, case: Problem, own_case: Problem, inputs: Inputs, prefix: str = "") -> dict[str, Any]:
+    """One call on these inputs, judged as far as only the process that it ran in can. `own_case` is `case` as the
+    kernel's own tree knows it; files of outputs begin with `prefix`."""
+    implementation = load_watched(place.kernel, place.library)
     before = checksums(inputs)
-    with unchanged_state(), torch.inference_mode():
-        state = implementation.plan(own_case, plan_inputs(case, inputs), target)
-        poison_pool(tensors_on, case)
-        outputs = implementation.run(inputs, state)
-        synchronize(tensors_on)
-    require_tensors(outputs)
-    changed = [name for name, value in checksums(inputs).items() if value != before[name]]
+    with untouched("when it was run", module_of(place.kernel), place.library):
+        reason = why_not(implementation, own_case, place.device)
+        if reason:
+            return {"status": "skipped", "reason": "not_supported", "sentence": reason}
+        with torch.inference_mode():
+            state = implementation.plan(own_case, plan_inputs(case, inputs), place.device)
+            poison_pool(place.tensors_on, case)
+            outputs = implementation.run(inputs, state)
+            require_tensors(outputs, place.tensors_on)
+            at_once = {name: output.clone() for name, output in outputs.items()}
+            synchronize(place.tensors_on)
+            fault = _fault(inputs, before, outputs, at_once)
+            if not fault and place.tensors_on == place.device.torch_name:  # Triton's interpreter is too slow for two
+                fault = _same_memory(outputs, implementation.run(inputs, state))
+            synchronize(place.tensors_on)
+    if fault:
+        return {"status": "incorrect", "reason": fault[0], "sentence": fault[1]}
+    return {"status": "ran", "outputs": save_outputs(outputs, place.folder, prefix)}
+
+
+def _fault(
+    inputs: Inputs, checksums_before: dict[str, int], outputs: Outputs, at_once: Outputs
+) -> tuple[str, str] | None:
+    """(reason, sentence) where a call did what no call may. `at_once` are copies made right behind it."""
+    keeps_on = keeps_computing()  # and meanwhile another thread or stream may still write outputs
+    late = [name for name, output in outputs.items() if not torch.equal(_words(output), _words(at_once[name]))]
+    if late:
+        return (
+            "outside_interval",
+            f"Outputs were written after the call, by another stream or thread: {', '.join(late)}.",
+        )
+    changed = [name for name, value in checksums(inputs).items() if value != checksums_before[name]]
     if changed:
-        sentence = f"It changed its inputs: {', '.join(changed)}."
-        return {"status": "incorrect", "reason": "inputs_changed", "sentence": sentence}
+        return "inputs_changed", f"It changed its inputs: {', '.join(changed)}."
     shared = shared_memory(inputs, outputs)
     if shared:
-        return {"status": "incorrect", "reason": "wrong_form", "sentence": f"Its outputs share memory: {shared}."}
-    return {"status": "ran", "outputs": save_outputs(outputs, Path(output_dir), "")}
+        return "wrong_form", f"Its outputs share memory: {shared}."
+    if keeps_on:
+        return "outside_interval", "It keeps computing after the call has returned."
+    return None
+
+
+def _same_memory(first: Outputs, second: Outputs) -> tuple[str, str] | None:
+    """(reason, sentence) where a second call returned memory that the first one's caller holds."""
+    held = {output.untyped_storage().data_ptr() for output in first.values() if output.numel()}
+    again = [name for name, output in second.items() if output.untyped_storage().data_ptr() in held and output.numel()]
+    if again:
+        return "wrong_form", f"Its second call returned the memory that the first had returned: {', '.join(again)}."
+    return None
 
 
 def why_not(kernel: Kernel, problem: Problem, device: Device) -> str | None:
@@ -81,28 +141,48 @@ def plan_inputs(problem: Problem, inputs: Inputs) -> Inputs:
 
 
 def save_outputs(outputs: Outputs, folder: Path, prefix: str) -> dict[str, dict[str, Any]]:
-    """Write each output's bytes; returns {name: {dtype, shape, dense, file}}."""
-    require_tensors(outputs)
+    """Write each output's bytes; returns {name: {dtype, shape, dense, file, sha256}}."""
     described = {}
     for name, tensor in outputs.items():
         path = folder / f"{prefix}{name}.bin"
-        tensor.detach().contiguous().cpu().view(-1).view(torch.uint8).numpy().tofile(path)
+        data = tensor.detach().contiguous().cpu().view(-1).view(torch.uint8).numpy()
+        data.tofile(path)
         described[name] = {
             "dtype": str(tensor.dtype).removeprefix("torch."),
             "shape": list(tensor.shape),
             "dense": is_dense(tensor),
             "file": str(path),
+            "sha256": hashlib.sha256(data).hexdigest(),
         }
     return described
 
 
-def require_tensors(outputs: object) -> None:
-    """TypeError where `run` returned anything but tensors by name."""
-    if not isinstance(outputs, dict):
-        raise TypeError(f"run must return a dict of tensors by output name, not {type(outputs).__name__}")
+class WrongFormError(TypeError):
+    """What `run` returned is not what a kernel returns."""
+
+
+def require_tensors(outputs: object, torch_device: str) -> None:
+    """WrongFormError where `run` returned anything but plain tensors: a lazy one would be computed after the call."""
+    if type(outputs) is not dict or any(type(name) is not str for name in outputs):
+        raise WrongFormError(f"run must return a dict of tensors by output name, not {type(outputs).__name__}")
     for name, value in outputs.items():
-        if not isinstance(value, torch.Tensor):
-            raise TypeError(f"run must return a dict of tensors by output name; {name} is {type(value).__name__}")
+        fault = _not_plain(value, torch_device)
+        if fault:
+            raise WrongFormError(
+                f"run must return plain dense tensors on {torch_device} by output name; {name} {fault}"
+            )
+
+
+def _not_plain(value: Any, torch_device: str) -> str | None:
+    if type(value) is not torch.Tensor:
+        return f"is {type(value).__name__}"
+    if value.layout != torch.strided:
+        return f"has the layout {value.layout}"
+    if value.is_conj() or value.is_neg():
+        return "is a lazy conjugate or negative"
+    if value.device.type != torch.device(torch_device).type:
+        return f"is on {value.device}"
+    return None
 
 
 def shared_memory(inputs: Inputs, outputs: Outputs) -> str | None:
@@ -132,18 +212,16 @@ def is_dense(tensor: torch.Tensor) -> bool:
 
 
 def checksums(tensors: Inputs) -> dict[str, int]:
-    """A sum over each tensor's bytes as integers: cheap, and different after nearly any change.
-
-    Of tensors of up to 16 MB, tables and lengths among them, each word counts by its place, so that order matters.
-    """
+    """A sum over each tensor's words, each weighted by its place: different after nearly any change or exchange."""
     return {name: _checksum(_words(tensor)) for name, tensor in tensors.items()}
 
 
 def _checksum(words: torch.Tensor) -> int:
-    if words.numel() > ORDERED_WORDS:
-        return int(words.sum(dtype=torch.int64))
-    places = torch.arange(1, words.numel() + 1, dtype=torch.int64, device=words.device) % 65521
-    return int((words * places).sum())
+    places = torch.arange(1, min(words.numel(), CHECKSUM_WORDS) + 1, dtype=torch.int64, device=words.device)
+    total = 0
+    for number, part in enumerate(words.split(CHECKSUM_WORDS), start=1):
+        total += (2 * number + 1) * int((part * places[: part.numel()]).sum())  # wraps around, which is as good
+    return total
 
 
 def _words(tensor: torch.Tensor) -> torch.Tensor:
@@ -172,10 +250,14 @@ def failure(error: BaseException) -> dict[str, Any]:
     The reason `disk_full` is no kernel's fault: it ends the run (crew.py).
     """
     text = " ".join(str(error).split())[:500] or "no message"
-    poisoned = any(s in text for s in STICKY_DEVICE_ERRORS) or isinstance(error, StateChanged)
+    poisoned = any(s in text for s in STICKY_DEVICE_ERRORS) or isinstance(error, Tampered)
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return {"status": "failed", "reason": "disk_full", "sentence": f"The disk is full: {text}", "poisoned": False}
     told = any(s in text.lower() for s in MEMORY_ERRORS)
+    if isinstance(error, Tampered):
+        return {"status": "incorrect", "reason": "tampered", "sentence": text, "poisoned": True} | culprit(error)
+    if isinstance(error, WrongFormError):
+        return {"status": "incorrect", "reason": "wrong_form", "sentence": text, "poisoned": False}
     if isinstance(error, torch.cuda.OutOfMemoryError | MemoryError) or told:
         return {
             "status": "failed",

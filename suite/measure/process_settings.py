@@ -1,20 +1,30 @@
-"""PyTorch's settings that hold for a whole process: a kernel that changes one changes its rival's conditions too."""
+"""Settings that hold for a whole process: a kernel that changes one changes its rival's conditions, or the judge's."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
+import ctypes
+import functools
+import gc
+import os
+import signal
+import sys
+import threading
 from typing import Any
 
 import torch
 
+CU_LIMIT_PERSISTING_L2_CACHE_SIZE = 6
+"""NVIDIA's driver API, `CUlimit`."""
+COMPILERS_OWN = ("TORCHINDUCTOR_", "_TORCHINDUCTOR_", "TRITON_CACHE_DIR", "TRITON_PTXAS_")
+"""Variables that PyTorch's compiler sets when it is first used."""
+OWN_OPERATORS, DEVICE_KEYS = ("aten/", "prim/", "prims/"), ("/CPU", "/CUDA", "/AutogradCPU", "/AutogradCUDA")
+"""PyTorch's own operators, and where a kernel could put itself in their place. For shapes alone (`Meta`) and for
+gradients PyTorch adds entries by itself."""
+WATCHED_SIGNALS = (signal.SIGALRM, signal.SIGINT, signal.SIGTERM, signal.SIGPROF, signal.SIGUSR1, signal.SIGUSR2)
 
-class StateChanged(RuntimeError):
-    """A kernel changed a setting of the process that it shares with others."""
 
-
-def process_state() -> dict[str, Any]:
-    """Setting -> value."""
+def torch_settings() -> dict[str, Any]:
+    """Setting of PyTorch -> value."""
     matmul = torch.backends.cuda.matmul
     return {
         "num_threads": torch.get_num_threads(),
@@ -33,15 +43,80 @@ def process_state() -> dict[str, Any]:
     }  # fmt: skip
 
 
-@contextlib.contextmanager
-def unchanged_state() -> Iterator[None]:
-    """StateChanged, naming the settings, where the block leaves any of them other than it found them.
+def all_settings() -> dict[str, Any]:
+    """Those of PyTorch, of Python and of the operating system, for this process and thread."""
+    return torch_settings() | _modes() | _python() | _system() | _cuda()
 
-    What could be changed is not put back: the process is of no further use for fair timing.
-    """
-    before = process_state()
-    yield
-    after = process_state()
-    changed = [f"{name} from {before[name]} to {after[name]}" for name in before if before[name] != after[name]]
-    if changed:
-        raise StateChanged(f"it changed settings of the whole process: {', '.join(changed)}")
+
+def _modes() -> dict[str, Any]:
+    """What stays switched on for whoever runs next."""
+    return {
+        "grad mode": (torch.is_grad_enabled(), torch.is_inference_mode_enabled()),
+        "anomaly mode": torch.is_anomaly_enabled(),
+        "autocast": (torch.is_autocast_enabled("cpu"), torch.is_autocast_enabled("cuda")),
+        "operators of PyTorch": _replaced_operators(),
+        "torch function modes": torch._C._len_torch_function_stack(),  # noqa: SLF001 - it has no public name
+        "torch dispatch modes": torch._C._len_torch_dispatch_stack(),  # noqa: SLF001 - likewise
+    }  # fmt: skip
+
+
+def _replaced_operators() -> tuple[str, ...]:
+    """Operators of PyTorch that something in this process implements anew."""
+    known = torch.library._impls  # noqa: SLF001 - it has no public name
+    return tuple(sorted(i for i in known if i.startswith(OWN_OPERATORS) and i.endswith(DEVICE_KEYS)))
+
+
+def _python() -> dict[str, Any]:
+    return {
+        "trace function": (sys.gettrace(), sys.getprofile(), threading.gettrace(), threading.getprofile()),
+        "garbage collection": (gc.isenabled(), gc.get_threshold(), gc.get_freeze_count(), tuple(gc.callbacks)),
+        "switch interval": sys.getswitchinterval(),
+        "signal handlers": tuple(signal.getsignal(s) for s in WATCHED_SIGNALS),
+        "interval timers": any(sum(signal.getitimer(t)) > 0 for t in (signal.ITIMER_REAL, signal.ITIMER_PROF)),
+    }
+
+
+def _system() -> dict[str, Any]:
+    affinity = getattr(os, "sched_getaffinity", lambda pid: ())(0)
+    return {
+        "environment": {k: v for k, v in os.environ.items() if not k.startswith(COMPILERS_OWN)},
+        "working directory": os.getcwd(),
+        "niceness": os.getpriority(os.PRIO_PROCESS, 0),
+        "CPU affinity": tuple(sorted(affinity)),
+        "umask": _umask(),
+    }
+
+
+def _umask() -> int:
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
+def _cuda() -> dict[str, Any]:
+    if not (torch.cuda.is_available() and torch.cuda.is_initialized()):
+        return {}
+    return {
+        "current device": torch.cuda.current_device(),
+        "current stream": torch.cuda.current_stream().cuda_stream,
+        "allocator": torch.cuda.get_allocator_backend(),
+        "persisting L2 cache bytes": _persisting_l2_bytes(),
+    }
+
+
+def _persisting_l2_bytes() -> int:
+    """How much of the L2 cache accesses may keep across a flush; 0 unless a kernel asked for it. -1 where unknown."""
+    driver = cuda_driver()
+    value = ctypes.c_size_t(0)
+    if driver is None or driver.cuCtxGetLimit(ctypes.byref(value), CU_LIMIT_PERSISTING_L2_CACHE_SIZE):
+        return -1
+    return int(value.value)
+
+
+@functools.cache
+def cuda_driver() -> Any:
+    """NVIDIA's driver library, or None."""
+    try:
+        return ctypes.CDLL("libcuda.so.1") if torch.version.cuda else None
+    except OSError:
+        return None

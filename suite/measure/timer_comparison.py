@@ -137,7 +137,8 @@ def _launch(chosen: ChosenDevice) -> dict[str, Any]:
     """Times of both twins of every delay and of the pair, in us, by timer."""
     import torch
 
-    from ..device.timer import CaptureError, Events, GraphEvents, GraphRecords, QueuedEvents, Records, TimerError
+    from ..device.device_records import TimerError
+    from ..device.timer import CaptureError, Events, GraphEvents, GraphRecords, QueuedEvents, Records
 
     torch.cuda.set_device(chosen.index)
     sm_mhz = _warm_clock(chosen)
@@ -158,7 +159,7 @@ def _warm_clock(chosen: ChosenDevice) -> float:
     """Spin until the clock is up; the clock in MHz, which turns cycles into microseconds."""
     import torch
 
-    from ..device.timer import spin
+    from ..device.device_records import spin
 
     for _ in range(20):
         spin(50_000_000)

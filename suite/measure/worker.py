@@ -1,7 +1,7 @@
 """The child's end: answers requests until its parent closes the pipe.
 
-Run as `python -m suite.measure.worker REQUEST_FD REPLY_FD PARENT_PID`. A kernel's exception becomes a reply; one that
-leaves the device unusable is replied to and then ends the process, so that the parent starts a fresh one.
+Run as `python -m suite.measure.worker REQUEST_FD REPLY_FD PARENT_PID LIMITS`. A kernel's exception becomes a reply;
+one that leaves the device unusable is replied to and then ends the process, so that the parent starts a fresh one.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from .fence import Limits, enter
+
 PR_SET_PDEATHSIG = 1
 POISONED = 3
 """Exit status after a device error that outlives the case."""
@@ -24,30 +26,53 @@ OPERATIONS = {
     "compile": "suite.measure.compile_worker:compile_case",
     "check": "suite.measure.execute:run_case",
     "referee": "suite.judge.check:referee",
+    "property": "suite.measure.execute_properties:run_property",
+    "referee_property": "suite.judge.properties:referee_property",
     "measure": "suite.measure.interleave:measure_problem",
     "ceilings": "suite.measure.describe:ceilings",
+    "canary": "suite.measure.canary:canary",
     "warm_up": "suite.measure.describe:warm_up",
     "start": "suite.measure.describe:start",
 }
 
+ASKING = frozenset({"measure"})
+"""Operations that ask the parent something while they run."""
+
 
 def main(argv: list[str]) -> int:
     """Serve requests from one pipe on another until end of file."""
-    requests, replies, parent = (int(a) for a in argv)
+    requests, replies, parent = (int(a) for a in argv[:3])
+    sys.path[:] = [folder for folder in sys.path if folder != os.getcwd()]  # nothing is imported from there
+    enter(Limits.from_json(argv[3]))
     _die_with(parent)
     with os.fdopen(requests, "rb") as source:
-        for line in source:
-            reply = _answer(json.loads(line))
-            data = json.dumps(reply).encode() + b"\n"
-            while data:
-                data = data[os.write(replies, data) :]
+
+        def ask(question: dict[str, Any]) -> dict[str, Any]:
+            _send(replies, question)
+            answer: dict[str, Any] = json.loads(source.readline())
+            return answer
+
+        while line := source.readline():
+            reply = _answer(json.loads(line), ask)
+            _send(replies, reply)
             if reply.get("poisoned"):
                 return POISONED
     return 0
 
 
-def _answer(request: dict[str, Any]) -> dict[str, Any]:
-    module, _, name = OPERATIONS[request.pop("op")].partition(":")
+def _send(replies: int, reply: dict[str, Any]) -> None:
+    data = json.dumps(reply).encode() + b"\n"
+    while data:
+        data = data[os.write(replies, data) :]
+
+
+def _answer(request: dict[str, Any], ask: Callable[[dict[str, Any]], dict[str, Any]]) -> dict[str, Any]:
+    op = request.pop("op")
+    if op == "echo":
+        return request
+    module, _, name = OPERATIONS[op].partition(":")
+    if op in ASKING:
+        request["ask"] = ask
     try:
         operation: Callable[..., dict[str, Any]] = getattr(importlib.import_module(module), name)
         return operation(**request)

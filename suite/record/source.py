@@ -31,6 +31,17 @@ def source_state(root: str | Path) -> dict[str, Any]:
     return {"git_sha": git_sha, "dirty": bool(status), "tree_sha256": tree_sha256}
 
 
+def tree_stamps(root: Path) -> dict[str, tuple[int, int]]:
+    """Path -> (size in bytes, time of its last change in ns): cheap, and hard to forge.
+
+    Of every measured file, of its compiled form, and of whatever else Python would import from `root`.
+    """
+    compiled = (path for part in MEASURED_FOLDERS for path in (root / part).rglob("*.pyc"))
+    importable = (path for path in root.iterdir() if path.suffix in (".py", ".so") or (path / "__init__.py").exists())
+    stats = {path: path.lstat() for path in (*_files(root), *compiled, *importable) if "selftest" not in path.parts}
+    return {path.relative_to(root).as_posix(): (s.st_size, s.st_ctime_ns) for path, s in stats.items()}
+
+
 def _tree_sha256(root: Path) -> str:
     """SHA-256 over the sorted paths below root and contents of all files in MEASURED_FOLDERS."""
     digest = hashlib.sha256()

@@ -1,21 +1,103 @@
-"""A kernel that changes settings of the whole process is named, with the setting."""
+"""A kernel that changes the process that it shares with rivals and timer is named, with what it changed."""
 
 from __future__ import annotations
+
+import gc
+import os
+import signal
+import statistics
+import sys
+import threading
+import time
+from collections.abc import Callable
 
 import pytest
 
 torch = pytest.importorskip("torch")
 
-from suite.measure.torch_state import StateChanged, unchanged_state  # noqa: E402 - after the skip
+from suite.device import timer  # noqa: E402 - after the skip
+from suite.measure.tampering import Tampered, keeps_computing, untouched  # noqa: E402
 
 
-def test_a_changed_setting_is_named() -> None:
-    before = torch.get_num_threads()
-    with pytest.raises(StateChanged, match=f"num_threads from {before} to {before + 1}"), unchanged_state():
-        torch.set_num_threads(before + 1)
-    torch.set_num_threads(before)
+def replace(owner: object, name: str) -> tuple[Callable[[], None], Callable[[], None]]:
+    """(replace a function by another that does the same, put it back)."""
+    original = getattr(owner, name)
+
+    def other(*arguments: object, **named: object) -> object:
+        return original(*arguments, **named)
+
+    return lambda: setattr(owner, name, other), lambda: setattr(owner, name, original)
+
+
+def other_code() -> None:
+    """The function object stays; what it does does not."""
+    statistics.median.__code__ = statistics.median_low.__code__
+
+
+MEDIAN = statistics.median.__code__
+CASES = {
+    "time.perf_counter_ns was replaced": replace(time, "perf_counter_ns"),
+    "torch.allclose was replaced": replace(torch, "allclose"),
+    "Tensor.clone was replaced": replace(torch.Tensor, "clone"),
+    "suite.device.timer.PerfCounter.measure was replaced": replace(timer.PerfCounter, "measure"),
+    "statistics.median was replaced": (other_code, lambda: setattr(statistics.median, "__code__", MEDIAN)),
+    "num_threads from": (lambda: torch.set_num_threads(torch.get_num_threads() + 1),
+                         lambda: torch.set_num_threads(torch.get_num_threads() - 1)),
+    r"environment \(KERNELGATE_SELFTEST\)": (lambda: os.environ.update(KERNELGATE_SELFTEST="1"),
+                                           lambda: os.environ.__delitem__("KERNELGATE_SELFTEST")),
+    "garbage collection from": (gc.disable, gc.enable),
+    "switch interval from": (lambda: sys.setswitchinterval(0.5), lambda: sys.setswitchinterval(0.005)),
+    "signal handlers from": (lambda: signal.signal(signal.SIGUSR1, print),
+                             lambda: signal.signal(signal.SIGUSR1, signal.SIG_DFL)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("words", CASES)
+def test_a_change_is_named(words: str) -> None:
+    change, put_back = CASES[words]
+    try:
+        with pytest.raises(Tampered, match=words), untouched("here"):
+            change()
+    finally:
+        put_back()
 
 
 def test_a_block_that_changes_nothing_passes() -> None:
-    with unchanged_state():
+    with untouched("here"):
         torch.ones(3).sum()
+        with torch.random.fork_rng():
+            torch.manual_seed(3)
+
+
+def test_a_change_that_is_undone_passes() -> None:
+    with untouched("here"):
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        torch.set_num_threads(threads)
+
+
+def test_a_library_answers_for_settings_of_torch_only() -> None:
+    change, put_back = CASES["torch.allclose was replaced"]
+    with untouched("here", library=True):
+        change()
+    put_back()
+    with pytest.raises(Tampered, match="default_dtype"), untouched("here", library=True):
+        torch.set_default_dtype(torch.float64)
+    torch.set_default_dtype(torch.float32)
+
+
+def test_a_thread_that_goes_on_is_seen() -> None:
+    goes_on = True
+
+    def compute() -> None:
+        while goes_on:
+            torch.ones(64, 64) @ torch.ones(64, 64)
+
+    assert not keeps_computing()
+    thread = threading.Thread(target=compute)
+    thread.start()
+    try:
+        assert keeps_computing()
+    finally:
+        goes_on = False
+        thread.join()

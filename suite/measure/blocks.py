@@ -1,0 +1,143 @@
+"""The parent's part in a launch: it hands out the timed calls one at a time, and looks at its own clock.
+
+A worker learns what a call's inputs are drawn from right before the call, and whether its outputs are kept after it. It
+does not choose, and what it reports must fit what it was given.
+"""
+
+from __future__ import annotations
+
+import secrets
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from .process import WorkerError
+
+KEPT_BLOCKS = 2
+"""Of each measurement, for the referee. A kernel that skips its work in so many calls that its median falls skips it in
+half of them: it goes unseen with probability 1/4 in one launch, and 1/1000 in five."""
+MAX_CALLS = 100_000
+HOST_SHARE, HOST_SLACK_US = 0.6, 1000.0
+"""A call that the host times lies within what the parent waited for it: its reported median must be this share of the
+parent's shortest wait, less what drawing the inputs and asking takes."""
+
+
+@dataclass
+class Sequence:
+    """The calls of one measurement: blocks of one call of each kernel."""
+
+    blocks: int
+    calls: int
+    shared: bool
+    """Whether the calls of a block have the same inputs. Where Python runs in a call they must not: a kernel could
+    take its rival's answer."""
+    kept: frozenset[int]
+    """Blocks whose outputs the referee sees."""
+    seeds: list[int] = field(default_factory=list)
+    kernels: list[str] = field(default_factory=list)
+    told_us: list[float | None] = field(default_factory=list)
+    waited_us: list[float] = field(default_factory=list)
+
+    @property
+    def complete(self) -> bool:
+        return len(self.told_us) == self.calls
+
+    def told(self, time_us: float | None, waited_us: float) -> None:
+        """The latest call is over."""
+        self.told_us.append(time_us)
+        self.waited_us.append(waited_us)
+
+    def block(self, call: int) -> int:
+        """The block that a call belongs to."""
+        return call * self.blocks // self.calls
+
+    def kept_calls(self) -> list[tuple[int, str, int]]:
+        """(call, kernel, seed) of all whose outputs must have been handed over."""
+        rows = enumerate(zip(self.kernels, self.seeds, strict=True))
+        return [(call, kernel, seed) for call, (kernel, seed) in rows if self.block(call) in self.kept]
+
+    def told_by_kernel(self) -> dict[str, list[float]] | None:
+        """Times as they were told call by call; None where they were not."""
+        by_kernel: dict[str, list[float]] = {}
+        for kernel, time_us in zip(self.kernels, self.told_us, strict=True):
+            if time_us is None:
+                return None
+            by_kernel.setdefault(kernel, []).append(round(time_us, 4))
+        return by_kernel
+
+    def contradictions(self) -> dict[str, tuple[float, float]]:
+        """Kernel -> (us as told, us as waited) where the parent waited longer than a call so short explains."""
+        found = {}
+        for kernel, told_us in (self.told_by_kernel() or {}).items():
+            waited_us = min(w for w, name in zip(self.waited_us, self.kernels, strict=True) if name == kernel)
+            if statistics.median(told_us) < HOST_SHARE * (waited_us - HOST_SLACK_US):
+                found[kernel] = (statistics.median(told_us), waited_us)
+        return found
+
+
+@dataclass
+class BlockSource:
+    """Answers the questions of one worker about one problem. WorkerError where one does not fit those before it."""
+
+    sequences: dict[int, Sequence] = field(default_factory=dict)
+    _began: float = 0.0
+    _call_us: dict[str, list[float]] = field(default_factory=dict)
+
+    def answer(self, question: dict[str, Any]) -> dict[str, Any]:
+        """The reply to `call` (its seed, and whether the call before it is kept), `told` (its time) or `witness`."""
+        now = time.monotonic()
+        operation: Callable[[dict[str, Any], float], dict[str, Any]] | None
+        operation = {"call": self._call, "told": self._told, "witness": self._witness}.get(str(question.get("ask")))
+        try:
+            if operation:
+                return operation(question, now)
+        except (KeyError, TypeError, ValueError, IndexError):
+            pass
+        raise WorkerError("tampered", "Its worker asked the parent for what no launch asks for.")
+
+    def witness_us(self) -> dict[str, float]:
+        """Kernel -> microseconds of a call by this process's clock, calls back to back: the least of all rounds."""
+        empty_us = min(self._call_us.get("", [0.0]))
+        return {kernel: min(times) - empty_us for kernel, times in self._call_us.items() if kernel}
+
+    def _call(self, question: dict[str, Any], now: float) -> dict[str, Any]:
+        number, index = int(question["sequence"]), int(question["index"])
+        if index == 0:
+            self._open(number, int(question["blocks"]), int(question["calls"]), bool(question["shared"]))
+        sequence = self.sequences[number]
+        if index != len(sequence.kernels) or index > sequence.calls or len(sequence.told_us) not in (index - 1, index):
+            raise ValueError("calls come one after the other")
+        if len(sequence.told_us) < index:
+            sequence.told(None, 0.0)
+        keep_previous = bool(index) and sequence.block(index - 1) in sequence.kept
+        seed = 0
+        if index < sequence.calls:
+            same = sequence.shared and index and sequence.block(index) == sequence.block(index - 1)
+            seed = sequence.seeds[-1] if same else secrets.randbelow(1 << 48)
+            sequence.seeds.append(seed)
+            sequence.kernels.append(str(question["kernel"]))
+        self._began = time.monotonic()
+        return {"seed": seed, "keep_previous": keep_previous}
+
+    def _told(self, question: dict[str, Any], now: float) -> dict[str, Any]:
+        sequence = self.sequences[int(question["sequence"])]
+        if len(sequence.told_us) + 1 != len(sequence.kernels):
+            raise ValueError("each call has one time")
+        sequence.told(float(question["time_us"]), (now - self._began) * 1e6)
+        return {}
+
+    def _open(self, number: int, blocks: int, calls: int, shared: bool) -> None:
+        if number != len(self.sequences) + 1 or not 0 < blocks <= calls <= MAX_CALLS or calls % blocks:
+            raise ValueError("measurements come one after the other")
+        kept = secrets.SystemRandom().sample(range(blocks), min(KEPT_BLOCKS, blocks))
+        self.sequences[number] = Sequence(blocks, calls, shared, frozenset(kept))
+
+    def _witness(self, question: dict[str, Any], now: float) -> dict[str, Any]:
+        kernel, calls = str(question["kernel"]), int(question["calls"])
+        if question["when"] == "begin":
+            self._began = time.monotonic()
+        elif calls > 0:
+            self._call_us.setdefault(kernel, []).append((now - self._began) * 1e6 / calls)
+        return {}

@@ -1,0 +1,100 @@
+"""In the parent: one problem of one launch, measured by whichever kernels survive it."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from .blocks import BlockSource
+from .crew import Crew
+from .plausible import consistent, contradicted
+from .stopwatch import Stopwatch
+
+LAUNCH_TIMEOUT_S = 60.0
+"""For each kernel of a problem in a launch; most are compiled by then."""
+GPU_BUDGET_S, CPU_BUDGET_S = 0.3, 3.0
+"""Timed seconds for one problem in one launch."""
+GPU_BLOCKS, CPU_BLOCKS = 40, 20
+
+Measured = tuple[dict[str, Any], list[dict[str, str]], BlockSource]
+"""The worker's reply, failures by kernel, and what it was given; the reply is empty where nobody survived."""
+
+
+@dataclass
+class ProblemLaunch:
+    """What is measured of one problem in one launch, and in whose time."""
+
+    crew: Crew
+    problem: str
+    seed: int
+    folder: Path
+    """For the outputs of kept calls."""
+    phases_s: dict[str, float]
+    witnessed: bool
+    """Whether calls are timed by this process's clock as well."""
+
+    def measure(self, kernels: list[str]) -> Measured:
+        """All kernels that survive. Where the parent's clock contradicts them, once more: it must do so twice."""
+        measured = self._survivors(kernels)
+        if contradicted(measured[0].get("measurements", []), measured[2]):
+            measured = self._survivors(kernels)
+        return measured
+
+    def _survivors(self, kernels: list[str]) -> Measured:
+        """Measure all kernels together; where that fails, find out whose doing it is and go on without it."""
+        reply, source = self._request(kernels)
+        if reply["status"] == "ran":
+            return reply, list(reply["failures"]), source
+        failures = self._guilty_alone(kernels)
+        if not failures:  # each runs alone: once more together
+            reply, source = self._request(kernels)
+            if reply["status"] == "ran":
+                return reply, list(reply["failures"]), source
+            failures = _guilty_together(kernels, reply)
+        survivors = [kernel for kernel in kernels if kernel not in {f["kernel"] for f in failures}]
+        if not survivors:
+            return {}, failures, source
+        reply, more, source = self._survivors(survivors)
+        return reply, failures + more, source
+
+    def _guilty_alone(self, kernels: list[str]) -> list[dict[str, str]]:
+        """Failures of those that fail with nobody beside them."""
+        failures: list[dict[str, str]] = []
+        for kernel in kernels:
+            self.crew.retire("launch")  # what the others left in it is not this one's fault
+            alone, _ = self._request([kernel])
+            if alone["status"] != "ran":
+                failures.append({"kernel": kernel, "reason": alone["reason"], "sentence": alone["sentence"]})
+            failures += alone.get("failures", [])
+        return failures
+
+    def _request(self, kernels: list[str]) -> tuple[dict[str, Any], BlockSource]:
+        chosen = self.crew.chosen
+        on_cpu = chosen.device.kind == "cpu"
+        message = {"op": "measure", "problem": self.problem, "kernels": kernels,
+                   "libraries": self.crew.libraries(kernels),
+                   "device": asdict(chosen.device), "witness": self.witnessed,
+                   "cache_bytes": chosen.last_level_cache_bytes, "seed": self.seed, "output_dir": str(self.folder),
+                   "max_blocks": CPU_BLOCKS if on_cpu else GPU_BLOCKS,
+                   "budget_s": CPU_BUDGET_S if on_cpu else GPU_BUDGET_S}  # fmt: skip
+        with Stopwatch(self.phases_s, "startup"):
+            self.crew.start("launch")
+        started, source = time.monotonic(), BlockSource()
+        reply = self.crew.request("launch", message, LAUNCH_TIMEOUT_S * len(kernels), source.answer)
+        elapsed_s = time.monotonic() - started
+        for name, value in reply.get("phases_s", {}).items():
+            self.phases_s[name] = self.phases_s.get(name, 0.0) + value
+        return consistent(reply, elapsed_s, source), source
+
+
+def _guilty_together(kernels: list[str], reply: dict[str, Any]) -> list[dict[str, str]]:
+    """Where each kernel runs alone: the one that was caught in the act, or all, without blame.
+
+    Not asked before each was tried alone: a thread of one kernel may strike while another is called.
+    """
+    if reply.get("kernel") in kernels:
+        return [{"kernel": reply["kernel"], "reason": reply["reason"], "sentence": reply["sentence"]}]
+    sentence = f"It runs alone, but {len(kernels)} kernels measured together failed: {reply['sentence']}"
+    return [{"kernel": kernel, "reason": "not_together", "sentence": sentence} for kernel in kernels]

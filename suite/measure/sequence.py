@@ -1,0 +1,132 @@
+"""In the worker: the blocks of one measurement, each call drawn when its turn comes."""
+
+from __future__ import annotations
+
+import functools
+import secrets
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from kernels.device import Device
+from kernels.problem import Inputs, Outputs, Problem
+
+from ..device.timer import Step, TimedCall
+from .blame import blamed, blaming
+from .caches import reset_persisting_lines
+from .drawn import Drawn, InputsChangedError
+from .execute import checksums, fixed_inputs
+from .tampering import Snapshot
+
+Ask = Callable[[dict[str, Any]], dict[str, Any]]
+
+
+@dataclass(slots=True)  # an instance's methods cannot be replaced
+class Sequence:
+    """Every kernel once in a block, in an order that is settled when the block begins."""
+
+    number: int
+    problem: Problem
+    device: Device
+    drawn: Drawn
+    ask: Ask
+    calls: dict[str, list[TimedCall]]
+    """Kernel -> its calls: in different places of memory, or one."""
+    blocks: int
+    order: list[str] = field(default_factory=list)
+    """Kernel of every call."""
+    kept: list[tuple[int, str, Outputs]] = field(default_factory=list)
+    """(call, kernel, outputs) for the referee."""
+    _latest: Outputs = field(default_factory=dict)
+    """Copies of the latest call's outputs."""
+    _changed: list[torch.Tensor] = field(default_factory=list)
+    """Of each call since it was last looked at, whether it changed activations."""
+    _checksums: dict[str, int] = field(default_factory=dict)
+    """Of the fixed inputs, in calls that are looked at one by one."""
+    _before: Snapshot | None = None
+    """The process, in calls that are looked at one by one: so that the one who changes it is named."""
+
+    def steps(self) -> Iterator[Step]:
+        """Every timed call."""
+        chance, inspected = secrets.SystemRandom(), secrets.randbelow(self.blocks)
+        for block in range(self.blocks):
+            reset_persisting_lines(self.device)  # each kernel is called once until the next time
+            for kernel in chance.sample(sorted(self.calls), len(self.calls)):
+                call = chance.choice(self.calls[kernel])
+                yield Step(
+                    call,
+                    setup=functools.partial(self._set_up, kernel, call, block == inspected, block in (0, inspected)),
+                    told=self._tell,
+                    after=functools.partial(self._look, kernel, call),
+                )
+            self._refuse_changed_activations()
+        self._turn("")
+
+    def _turn(self, kernel: str) -> int:
+        """End the latest call, and have the seed of the next."""
+        question = {"ask": "call", "sequence": self.number, "index": len(self.order), "kernel": kernel,
+                    "blocks": self.blocks, "calls": self.blocks * len(self.calls),
+                    "shared": all(call.replay for calls in self.calls.values() for call in calls)}  # fmt: skip
+        turn = self.ask(question)
+        if turn["keep_previous"]:
+            self.kept.append((len(self.order) - 1, self.order[-1], self._latest))
+        self._latest = {}
+        if kernel:
+            self.order.append(kernel)
+        return int(turn["seed"])
+
+    def _set_up(self, kernel: str, call: TimedCall, checked: bool, watched: bool) -> None:
+        poison(call.outputs)
+        self._before = Snapshot() if watched and not call.replay else None
+        self.drawn.draw(self._turn(kernel))
+        self._checksums = self._of_fixed_inputs() if checked else {}
+
+    def _tell(self, time_us: float) -> None:
+        """At once, so that nothing in this process can change it, and the parent's clock stops."""
+        self.ask({"ask": "told", "sequence": self.number, "time_us": time_us})
+
+    def _look(self, kernel: str, call: TimedCall) -> None:
+        """Right behind the call: what other streams or threads write later comes too late."""
+        self._latest = copies(call.outputs)
+        poison(call.outputs)  # the next kernel shall not find the answer there
+        self._changed.append(self.drawn.changed_activations())
+        if self._checksums and self._of_fixed_inputs() != self._checksums:
+            raise blamed(kernel, InputsChangedError("In a timed call its inputs were changed."))
+        if self._before:
+            with blaming(kernel):
+                self._before.refuse_changes("in a timed call")
+
+    def _refuse_changed_activations(self) -> None:
+        if self._changed and bool(torch.stack(self._changed).any()):
+            raise InputsChangedError("In timed calls its activations were changed.")
+        self._changed = []
+
+    def _of_fixed_inputs(self) -> dict[str, int]:
+        return checksums(fixed_inputs(self.problem, self.drawn.inputs))
+
+
+def surroundings(problem: Problem, drawn: Drawn, inputs: Inputs, calls: list[TimedCall]) -> None:
+    """Everything that stands around timed calls, and no call."""
+    for seed, call in enumerate(calls):
+        call.before()
+        poison(call.outputs)
+        drawn.draw(seed)
+        drawn.draw(seed)
+        copies(call.outputs)
+        torch.stack([drawn.changed_activations()] * 2).any()
+        checksums(fixed_inputs(problem, inputs))
+    drawn.restore()
+
+
+def poison(outputs: Outputs) -> None:
+    """What a call leaves unwritten must not hold an old answer."""
+    for output in outputs.values():
+        if output.is_floating_point():
+            output.fill_(float("nan"))
+
+
+def copies(outputs: Outputs) -> Outputs:
+    """In memory of their own."""
+    return {name: output.clone() for name, output in outputs.items()}

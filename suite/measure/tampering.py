@@ -1,0 +1,179 @@
+"""In the worker: whether a kernel changed the process that it shares with its rivals and with the timer.
+
+Compared are settings of the whole process, and the identity of every function and class that measuring rests on. What
+looks from within a process can be fooled from within it: the parent's own clock and the referee, which sit in other
+processes, do not rest on it (campaign.py, ../judge/check.py).
+
+Must be imported before any kernel is: it keeps what it needs of `time`.
+"""
+
+from __future__ import annotations
+
+import builtins
+import contextlib
+import sys
+from collections.abc import Iterator
+from time import process_time, sleep
+from types import FunctionType, ModuleType
+from typing import Any
+
+import psutil
+import torch
+
+from kernels import discover
+from kernels.kernel import Kernel
+
+from .process_settings import all_settings, torch_settings
+
+MODULES = (
+    "builtins", "contextlib", "ctypes", "functools", "gc", "json", "math", "os", "posix", "random", "secrets", "select",
+    "signal", "statistics", "sys", "threading", "time", "torch", "torch.autograd.profiler",
+    "torch.autograd.profiler_util", "torch.cuda", "torch.cuda.graphs", "torch.cuda.streams", "torch.nn.functional",
+    "torch.profiler", "torch.profiler.profiler",
+)  # fmt: skip
+CLASSES = (torch.Tensor, torch.Generator, torch.cuda.CUDAGraph, torch.cuda.Event, torch.cuda.Stream)
+OURS = ("suite", "kernels")
+COMPILERS_OWN = frozenset({"torch.manual_seed"})
+"""What PyTorch's compiler replaces when it is first used."""
+MOST_NAMED = 5
+CALM_WINDOW_S = 0.02
+WINDOWS = 8
+"""Thread pools spin for a while before they sleep: only who is busy in every window keeps computing."""
+
+_ME = psutil.Process()
+Identity = dict[str, tuple[Any, Any]]
+"""Qualified name -> (object, its code)."""
+_blamed: dict[str, str] = {}
+"""Kernel -> what its import did."""
+
+
+class Tampered(RuntimeError):
+    """A kernel changed what it shares with others, or what judges it."""
+
+
+class Snapshot:
+    """The process as it is now.
+
+    A `library` answers for PyTorch's settings only: some replace functions for good reasons, and nothing is claimed for
+    them. `own_module` may change itself.
+    """
+
+    def __init__(self, own_module: str = "", library: bool = False) -> None:
+        self._own = f"{own_module}." if own_module else ""
+        self._settings_now = torch_settings if library else all_settings
+        self._settings, self._known = self._settings_now(), {} if library else identities()
+
+    def changes(self) -> list[str]:
+        """What is not as it was. It is not put back: the process is of no further use."""
+        before, after = self._settings, self._settings_now()
+        changed = [_change(name, before[name], after.get(name)) for name in before if before[name] != after.get(name)]
+        now = identities() if self._known else {}
+        return changed + [
+            f"{name} was replaced"
+            for name in (*self._known, *_shadows(now, self._known))
+            if not (self._own and name.startswith(self._own))
+            and name not in COMPILERS_OWN
+            and not _same(self._known.get(name), now.get(name))
+        ]
+
+    def refuse_changes(self, when: str) -> None:
+        """Tampered, naming what was changed."""
+        changed = self.changes()
+        if changed:
+            rest = f" and {len(changed) - MOST_NAMED} more" if len(changed) > MOST_NAMED else ""
+            raise Tampered(f"It tampered with its process {when}: {'; '.join(changed[:MOST_NAMED])}{rest}.")
+
+
+@contextlib.contextmanager
+def untouched(when: str, own_module: str = "", library: bool = False) -> Iterator[None]:
+    """Tampered where the block leaves the process other than it found it; see `Snapshot`."""
+    before = Snapshot(own_module, library)
+    yield
+    before.refuse_changes(when)
+
+
+def load_watched(kernel_id: str, library: bool) -> Kernel:
+    """Import a kernel; what its import changes, it answers for now and whenever it is loaded again."""
+    if kernel_id not in _blamed:
+        if module_of(kernel_id) in sys.modules:
+            return discover.load_kernel(kernel_id)
+        try:
+            with untouched("while it was imported", module_of(kernel_id), library):
+                return discover.load_kernel(kernel_id)
+        except Tampered as error:
+            _blamed[kernel_id] = str(error)
+    raise Tampered(_blamed[kernel_id])
+
+
+def module_of(kernel_id: str) -> str:
+    """The module that a kernel is defined in."""
+    base = kernel_id.startswith(discover.BASE_PREFIX)
+    package = discover.BASE_PACKAGE if base else discover.PACKAGE
+    return f"{package}.{kernel_id.removeprefix(discover.BASE_PREFIX).replace('/', '.')}"
+
+
+def keeps_computing() -> bool:
+    """Whether threads or children of this process are busy although nothing was asked of it. Takes CALM_WINDOW_S."""
+    return not any(_is_calm() for _ in range(WINDOWS))
+
+
+def _is_calm() -> bool:
+    before = _busy_s()
+    sleep(CALM_WINDOW_S)
+    return _busy_s() - before < CALM_WINDOW_S / 2
+
+
+def _busy_s() -> float:
+    """CPU time of this process and of what it started."""
+    total = process_time()
+    for child in _ME.children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            total += sum(child.cpu_times()[:2])
+    return total
+
+
+def identities() -> Identity:
+    """Every function, class and module that the watched modules hold now."""
+    found: Identity = {}
+    for name in (*MODULES, *(m for m in list(sys.modules) if m.partition(".")[0] in OURS)):
+        module = sys.modules.get(name)
+        if isinstance(module, ModuleType):
+            _add(found, name, vars(module))
+    for watched in CLASSES:  # with what they inherit: an attribute of their own would hide it
+        inherited = {name: value for owner in reversed(watched.__mro__) for name, value in vars(owner).items()}
+        _add(found, watched.__qualname__, inherited)
+    return found
+
+
+def _shadows(now: Identity, known: Identity) -> list[str]:
+    """Names in modules that were there before, and now hide a builtin."""
+    modules = {name.rpartition(".")[0] for name in known}
+    new = (name.rpartition(".") for name in now.keys() - known.keys())
+    return [f"{module}.{name}" for module, _, name in new if module in modules and name in vars(builtins)]
+
+
+def _same(before: tuple[Any, Any] | None, now: tuple[Any, Any] | None) -> bool:
+    return before is not None and now is not None and before[0] is now[0] and before[1] is now[1]
+
+
+def _add(found: Identity, owner: str, attributes: Any) -> None:
+    for name, value in list(attributes.items()):
+        if callable(value) or isinstance(value, ModuleType | property | staticmethod | classmethod):
+            found[f"{owner}.{name}"] = (value, _code(value))
+        if owner.startswith("suite.") and name.lstrip("_").isupper():  # a constant
+            found[f"{owner}.{name}"] = (value, None)
+        if isinstance(value, Kernel):
+            _add(found, f"{owner}.{name}", {"run": value.run, "plan": value.plan})
+        if isinstance(value, type) and value.__module__.partition(".")[0] in OURS and value.__module__ == owner:
+            _add(found, f"{owner}.{name}", vars(value))
+
+
+def _code(value: Any) -> Any:
+    return value.__code__ if isinstance(value, FunctionType) else None
+
+
+def _change(name: str, before: Any, after: Any) -> str:
+    if isinstance(before, dict) and isinstance(after, dict):
+        keys = sorted(k for k in before.keys() | after.keys() if before.get(k) != after.get(k))
+        return f"{name} ({', '.join(keys[:MOST_NAMED])})"
+    return f"{name} from {before} to {after}"

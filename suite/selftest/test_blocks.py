@@ -1,0 +1,92 @@
+"""The parent's part in a launch: seeds one call at a time, outputs chosen afterwards, and its own clock."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+
+from suite.measure.blocks import KEPT_BLOCKS, BlockSource
+from suite.measure.plausible import consistent, contradicted
+from suite.measure.process import WorkerError
+
+KERNELS = ("toy/a", "toy/b")
+
+
+def ask(source: BlockSource, number: int, **changes: Any) -> dict[str, Any]:
+    """The question of call `number` of three blocks of two kernels."""
+    question = {"ask": "call", "sequence": 1, "index": number, "kernel": KERNELS[number % 2], "blocks": 3, "calls": 6,
+                "shared": False}  # fmt: skip
+    return source.answer(question | changes)
+
+
+def played(told_us: float | None = None, wait_s: float = 0.0, **changes: Any) -> BlockSource:
+    """All six calls, each told with `told_us` and waited for `wait_s` seconds."""
+    source = BlockSource()
+    ask(source, 0, **changes)
+    for index in range(1, 7):
+        time.sleep(wait_s)
+        if told_us is not None:
+            source.answer({"ask": "told", "sequence": 1, "time_us": told_us})
+        ask(source, index, **changes)
+    return source
+
+
+def reply(times_us: dict[str, list[float]]) -> dict[str, Any]:
+    return {"status": "ran", "measurements": [{"sequence": 1, "timer": "perf_counter", "times_us": times_us}]}
+
+
+def test_every_call_has_its_own_seed_unless_a_block_shares_it() -> None:
+    assert len(set(played().sequences[1].seeds)) == 6
+    seeds = played(shared=True).sequences[1].seeds
+    assert seeds[0::2] == seeds[1::2]
+    assert len(set(seeds)) == 3
+
+
+def test_kept_calls_are_whole_blocks_and_told_after_the_call() -> None:
+    source = BlockSource()
+    ask(source, 0)
+    told = [ask(source, index)["keep_previous"] for index in range(1, 7)]
+    kept = source.sequences[1].kept_calls()
+    assert [call for call, _, _ in kept] == [call for call, is_kept in enumerate(told) if is_kept]
+    assert len(kept) == KEPT_BLOCKS * len(KERNELS)
+
+
+@pytest.mark.parametrize("changes", [
+    {"index": 2}, {"index": -1}, {"sequence": 2}, {"sequence": "x"}, {"ask": "seed"}, {"ask": None},
+    {"ask": "told", "time_us": None},
+])  # fmt: skip
+def test_a_question_out_of_turn_is_tampering(changes: dict[str, Any]) -> None:
+    source = BlockSource()
+    ask(source, 0)
+    with pytest.raises(WorkerError, match="what no launch asks for") as error:
+        ask(source, 1, **changes)
+    assert error.value.reason == "tampered"
+
+
+def test_times_must_be_those_that_were_told() -> None:
+    source = played(told_us=2000.0)
+    honest = reply({kernel: [2000.0] * 3 for kernel in KERNELS})
+    assert consistent(honest, 1.0, source)["status"] == "ran"
+    edited: tuple[dict[str, list[float]], ...] = (
+        {"toy/a": [700.0] * 3, "toy/b": [2000.0] * 3},
+        {"toy/a": [2000.0] * 3},
+        {"toy/a": [], "toy/b": []},
+    )
+    for times_us in edited:
+        assert consistent(reply(times_us), 1.0, source)["reason"] == "tampered"
+
+
+def test_a_launch_that_was_not_played_to_its_end_is_tampering() -> None:
+    source = BlockSource()
+    ask(source, 0)
+    assert consistent(reply({"toy/a": [1.0]}), 1.0, source)["reason"] == "tampered"
+
+
+def test_times_that_the_parent_did_not_wait_for_are_contradicted() -> None:
+    source = played(told_us=1500.0, wait_s=0.02)
+    (first, second) = contradicted(reply({})["measurements"], source)
+    assert first["reason"] == second["reason"] == "timer_contradicted"
+    assert "1500 us" in first["sentence"]
+    assert not contradicted(reply({})["measurements"], played(told_us=19000.0, wait_s=0.02))
