@@ -8,21 +8,24 @@ another package name; kernels use relative imports only, so that the two live si
 from __future__ import annotations
 
 import ast
+import functools
 import hashlib
 import importlib
 import importlib.util
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from .kernel import Kernel
 from .problem import Problem, Tier
+from .property import PropertySuite
 
 PACKAGE = "kernels"
 BASE_PACKAGE = "kernels_base"
 BASE_PREFIX = "base:"
-NOT_KERNELS = frozenset({"problem", "__init__"})
+NOT_KERNELS = frozenset({"problem", "properties", "__init__"})
 
 
 @dataclass(frozen=True)
@@ -93,17 +96,26 @@ def source_closure(path: Path, root: Path) -> list[Path]:
         if current in seen or not current.is_file():
             continue
         seen.add(current)
-        try:
-            tree = ast.parse(current.read_bytes())
-        except (SyntaxError, ValueError):
-            continue
-        for node in ast.walk(tree):
-            if isinstance(node, ast.ImportFrom) and node.level:
-                folder = current.parents[node.level - 1]
-                module = folder.joinpath(*(node.module or "").split(".")) if node.module else folder
-                todo.append(module.with_suffix(".py"))
-                todo += [module / f"{alias.name}.py" for alias in node.names]
+        for level, module_name, names in _relative_imports(current.read_bytes()):
+            folder = current.parents[level - 1]
+            module = folder.joinpath(*module_name.split(".")) if module_name else folder
+            todo.append(module.with_suffix(".py"))
+            todo += [module / f"{name}.py" for name in names]
     return sorted(p for p in seen if p.is_relative_to(root / PACKAGE))
+
+
+@functools.lru_cache(maxsize=256)  # what many kernels import is parsed once
+def _relative_imports(source: bytes) -> tuple[tuple[int, str | None, tuple[str, ...]], ...]:
+    """(level, module, names) of every relative import; none where the source is broken."""
+    try:
+        tree = ast.parse(source)
+    except (SyntaxError, ValueError):
+        return ()
+    return tuple(
+        (node.level, node.module, tuple(alias.name for alias in node.names))
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.level
+    )
 
 
 def _closure_sha256(path: Path, root: Path) -> str:
@@ -139,6 +151,15 @@ def load_problem(problem_id: str, package: str = PACKAGE) -> Problem:
         if problem.id == name:
             return problem
     raise KeyError(f"kernels/{family}/problem.py has no problem {name}: it was renamed or removed.")
+
+
+def load_properties(family: str) -> Mapping[str, PropertySuite]:
+    """What a family's properties.py declares, by task; nothing where it has none. Does not import torch."""
+    name = f"{PACKAGE}.{family}.properties"
+    if importlib.util.find_spec(name) is None:
+        return {}
+    suites: Mapping[str, PropertySuite] = importlib.import_module(name).PROPERTIES
+    return suites
 
 
 def problem_as_seen_by(kernel_id: str, problem_id: str) -> Problem:

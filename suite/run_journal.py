@@ -31,6 +31,8 @@ class Options:
     strict: bool = False
     base: tuple[str, str, Path] | None = None
     """The ref as given, its SHA, and the folder that its tree was checked out to."""
+    input_seed: int | None = None
+    """What an earlier run's inputs were drawn from, its environment's `seed`; by default a new one."""
 
 
 class RunJournal:
@@ -93,8 +95,13 @@ def _start(options: Options, chosen: ChosenDevice, families: list[str]) -> dict[
         "source": source_state(options.root),
         "base": {"ref": options.base[0], "git_sha": options.base[1]} if options.base else None,
         "device": chosen.record(),
-        "environment": environment(chosen) | {"seed": secrets.randbelow(1 << 48)},
+        "environment": environment(chosen) | {"seed": _seed(options)},
     }
+
+
+def _seed(options: Options) -> int:
+    """Fresh in every run, so that no kernel can know the inputs."""
+    return secrets.randbelow(1 << 48) if options.input_seed is None else options.input_seed
 
 
 def _check_same(start: dict[str, Any], options: Options, chosen: ChosenDevice) -> None:

@@ -13,6 +13,7 @@ from kernels.discover import (
     discover,
     families,
     load_problems,
+    load_properties,
     load_tree,
     problem_key,
 )
@@ -71,6 +72,13 @@ class Selection:
             for kernel in self.kernels.values():
                 if kernel.origin != "reference" and _may_solve(kernel, problem):
                     yield Case(kernel, key)
+
+    def property_kernels(self) -> Iterator[KernelInfo]:
+        """Every kernel but the reference whose family declares properties of a task that it may solve."""
+        for kernel in self.kernels.values():
+            declared = load_properties(kernel.family)
+            if kernel.origin != "reference" and (set(kernel.tasks) & declared.keys() or (declared and kernel.broken)):
+                yield kernel
 
     def compile_cases(self) -> Iterator[Case]:
         """Every Triton kernel on every problem; a broken file may be one."""
