@@ -21,7 +21,7 @@ from typing import Any, Literal, NoReturn
 import jsonschema
 from jsonschema.exceptions import ValidationError, best_match
 
-Kind = Literal["run", "baseline", "manifest", "specs"]
+Kind = Literal["run", "baseline", "manifest", "specs", "error_rates"]
 Document = dict[str, Any]
 
 MAX_BYTES = 256 * 2**20
@@ -36,6 +36,7 @@ WHAT_TO_DO: dict[str, str] = {
     "baseline": "Restore it with git and let `kernelgate promote` write it; it is not edited by hand.",
     "manifest": "Correct the manifest, or let its generator write it again.",
     "specs": "Correct that row of the data sheet.",
+    "error_rates": "Measure it again with `kernelgate selftest --aa`.",
 }
 _SURROGATE_ESCAPE = re.compile(r"\\u[dD][89a-fA-F]")
 
@@ -205,11 +206,17 @@ def _explain(error: ValidationError | None) -> str:
         name = next(name for name in error.instance if name not in known)
         close = difflib.get_close_matches(name, known, n=1)
         meant = f"; did you mean {close[0]!r}?" if close else "."
-        return f"{error.json_path}: the property {_shown(name)} is unknown (rule additionalProperties){meant}"
+        return f"{_place(error)}: the property {_shown(name)} is unknown (rule additionalProperties){meant}"
     if error.validator == "required":
-        return f"{error.json_path}: {error.message} (rule required)."
+        return f"{_place(error)}: {error.message} (rule required)."
     rule = f"rule {error.validator} {_shown(error.validator_value)}"
-    return f"{error.json_path}: {_shown(error.instance)} breaks {rule}."
+    return f"{_place(error)}: {_shown(error.instance)} breaks {rule}."
+
+
+def _place(error: ValidationError) -> str:
+    """The JSON path, whose keys are the document's, without control characters and of bounded length."""
+    path = error.json_path
+    return (path if path.isprintable() else repr(path)[1:-1])[:MAX_SHOWN_CHARS]
 
 
 def _shown(value: object) -> str:

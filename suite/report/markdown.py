@@ -7,6 +7,8 @@ from statistics import geometric_mean
 from typing import Any
 
 from . import verdicts as judged
+from .error_rates import error_rates_section
+from .findings import findings_section
 from .labels import Labels, families, fields_of
 from .pool import OURS, Pool, Row, best_of, is_base, rival_words
 from .provenance import environment, reproduction, time_spent
@@ -42,6 +44,8 @@ def page(pool: Pool, claims: Sequence[Any], images: dict[str, list[tuple[str, st
         f"## Verdicts\n\n{verdict_section(pool, claims)}",
         *(family_section(pool, family, images.get(family, [])) for family in families(pool.problems)),
         f"## What could not run, and why\n\n{troubles(pool)}",
+        *([f"## What the source shows\n\n{shown}"] if (shown := findings_section(pool)) else []),
+        f"## How often the gate errs here\n\n{error_rates_section(str(pool.device['key']))}",
         f"## How the time was spent\n\n{time_spent(pool)}",
         f"## Environment\n\n{environment(pool)}",
         f"## How to reproduce\n\n{reproduction(pool)}",
