@@ -1,0 +1,96 @@
+"""`kernelgate selftest --adversaries`: which cheating kernels the judge catches, and whether it accuses honest ones."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from ..device.detect import choose, detect
+from ..measure.adversaries import Judged, courses_for, judge, read_adversaries
+from ..report.tables import Column, code, plain, table, text
+
+SENTENCE_CHARS = 240
+JOBS_ON_CPU, JOBS_ON_GPU = 2, 12
+
+
+def run(out: Path | None = None, gpu: str = "auto", jobs: int | None = None, only: str = "", launches: int = 1) -> int:
+    """Judge all adversaries of the device's kind, print the table, and write it to `out` as markdown.
+
+    `only` selects names and classes that contain it. Returns 1 where a cheat was missed, caught for a wrong reason, or
+    an honest kernel was accused. Raises DeviceError where there is no such device.
+    """
+    chosen = choose(gpu, detect())
+    kind = "cpu" if chosen.device.kind == "cpu" else "cuda"
+    everyone = read_adversaries()
+    selected = [a for a in everyone if kind in a.runs_on and only in f"{a.cheat_class}/{a.name}"]
+    console, started = Console(), time.monotonic()
+
+    def told(judged: Judged) -> None:
+        done = f"{judged.adversary.cheat_class}: {judged.adversary.name}: {judged.outcome.reason}"
+        console.print(Text(plain(done) if judged.as_expected else complaint(judged)))
+
+    lanes = jobs or (JOBS_ON_CPU if kind == "cpu" else JOBS_ON_GPU)
+    results = judge(chosen, selected, courses_for(kind), lanes, launches, told)
+    console.print(as_table(results))
+    console.print(Text(summary(results, len(everyone), kind, time.monotonic() - started)))
+    for judged in results:
+        if not judged.as_expected:
+            console.print(Text(complaint(judged)), style="red")
+    if out is not None:
+        out.write_text(as_markdown(results, chosen.name, summary(results, len(everyone), kind, 0.0)), encoding="utf-8")
+    return 0 if all(judged.as_expected for judged in results) else 1
+
+
+def as_table(results: Sequence[Judged]) -> Table:
+    """A row for each adversary."""
+    shown = Table("class", "name", "caught by", "reason given", "sentence", title="Adversaries")
+    for judged in results:
+        style = "" if judged.as_expected else "bold red"
+        shown.add_row(*(Text(cell) for cell in _cells(judged)), style=style)
+    return shown
+
+
+def as_markdown(results: Sequence[Judged], device: str, line: str) -> str:
+    """A page with two tables: cheats, and honest kernels."""
+    columns = [Column(title) for title in ("class", "name", "what it does", "caught by", "reason given", "sentence")]
+    parts = ["# Adversaries", "", f"Device: {text(device)}. {text(line)}", ""]
+    for honest, title in ((False, "Kernels that cheat"), (True, "Honest kernels that look odd")):
+        rows = []
+        for judged in (j for j in results if j.adversary.honest is honest):
+            cheat_class, name, stage, reason, sentence = _cells(judged)
+            rows.append([text(cheat_class), code(name), text(judged.adversary.summary), text(stage),
+                         code(reason) if judged.as_expected else f"**{text(reason)}**", text(sentence)])  # fmt: skip
+        parts += [f"## {title}", "", table(columns, rows), ""]
+    return "\n".join(parts)
+
+
+def summary(results: Sequence[Judged], known: int, kind: str, elapsed_s: float) -> str:
+    """How many were caught and passed."""
+    cheats = [j for j in results if not j.adversary.honest]
+    honest = [j for j in results if j.adversary.honest]
+    line = (
+        f"{sum(j.as_expected for j in cheats)} of {len(cheats)} cheats caught for the right reason, "
+        f"{sum(j.as_expected for j in honest)} of {len(honest)} honest kernels passed; "
+        f"{known - len(results)} of {known} adversaries are not for this device ({kind}) or were not selected."
+    )
+    return line + (f" {elapsed_s:.0f} s." if elapsed_s else "")
+
+
+def complaint(judged: Judged) -> str:
+    """What was expected of one adversary, and what came."""
+    name, outcome = judged.adversary.name, judged.outcome
+    if judged.adversary.honest:
+        return plain(f"{name} is honest, and was accused: {outcome.reason}. {outcome.sentence}", 600)
+    wanted = " or ".join(judged.adversary.reasons)
+    return plain(f"{name} should be caught as {wanted}, and the answer was {outcome.reason}. {outcome.sentence}", 600)
+
+
+def _cells(judged: Judged) -> tuple[str, str, str, str, str]:
+    adversary, outcome = judged.adversary, judged.outcome
+    return (adversary.cheat_class, adversary.name, outcome.stage, outcome.reason,
+            plain(outcome.sentence, SENTENCE_CHARS))  # fmt: skip

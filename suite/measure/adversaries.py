@@ -1,0 +1,290 @@
+"""Kernels that cheat and honest ones that look odd, judged as any candidate is: who is caught, for which reason?
+
+An adversary is a kernel file in a folder `cheats/<class>/` or `honest/`. Constants at its top, read without importing
+it, say what must come of it:
+
+    CLASS = "stale outputs"              the class of cheats, or of oddities
+    REASONS = ("wrong_output",)          the reasons that may be given; a cheat needs one, an honest kernel has none
+    RUNS_ON = ("cpu", "cuda")            where it can be tried
+    FAMILY = "mla"                       whose problems it answers; by default mla
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import os
+import queue
+import random
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from kernels.discover import problem_key
+from kernels.mla.problem import MLADecode
+
+from ..device.detect import PROJECT_ROOT, ChosenDevice
+from .audition import PASSED, Outcome, audition, check, fresh_workers, time_beside
+from .trial import Trial, trial
+
+FOLDER = Path("suite", "selftest", "adversaries")
+FAMILY_OF_MOST = "mla"
+HONEST_IN_A_LAUNCH = 12
+LEAVES_NOTHING = frozenset({"precision lowered", "special cased to the sweep", "outputs of the wrong form"})
+"""Classes whose cheats are wrong and nothing else: those of a class are checked in one process."""
+WRITES_FILES = "files of the project"
+"""The class whose cheats may hide what they wrote among compiled files: no tree of theirs is used again."""
+NO_GAIN = "no_gain"
+"""Expected of a cheat that the harness makes useless: it passes, no faster than `GAIN` times its honest twin."""
+GAIN = 1.15
+
+
+@dataclass(frozen=True)
+class Adversary:
+    """One file."""
+
+    path: Path
+    name: str
+    honest: bool
+    cheat_class: str
+    reasons: tuple[str, ...]
+    runs_on: tuple[str, ...]
+    family: str
+    summary: str
+    """The first sentence of its docstring."""
+
+    @property
+    def kernel(self) -> str:
+        """Its id in a trial's tree."""
+        return f"{self.family}/{self.name}"
+
+
+@dataclass(frozen=True)
+class Course:
+    """What the adversaries of one family are tried on."""
+
+    timed: tuple[str, ...]
+    check_only: tuple[str, ...]
+    rival: str
+    additions: Mapping[str, str | Path] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One adversary and what came of it."""
+
+    adversary: Adversary
+    outcome: Outcome
+
+    @property
+    def as_expected(self) -> bool:
+        """Whether a cheat was caught for a right reason, or an honest kernel passed."""
+        if self.adversary.honest:
+            return self.outcome.status == PASSED
+        if self.outcome.reason in self.adversary.reasons:
+            return True
+        gained = self.outcome.ratio is None or self.outcome.ratio > GAIN
+        return NO_GAIN in self.adversary.reasons and self.outcome.status == PASSED and not gained
+
+
+def read_adversaries(folder: Path = PROJECT_ROOT / FOLDER) -> list[Adversary]:
+    """All adversaries, cheats first, in order of class and name. ValueError where a file lacks what it must say."""
+    cheats = [_read(path, honest=False) for path in sorted(folder.glob("cheats/*/*.py"))]
+    honest = [_read(path, honest=True) for path in sorted(folder.glob("honest/*.py"))]
+    found = [a for a in (*cheats, *honest) if not a.name.startswith("_")]
+    names = [a.name for a in found]
+    if doubled := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"Two adversaries in {folder} share the name {doubled[0]}: rename one.")
+    return found
+
+
+def _read(path: Path, honest: bool) -> Adversary:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    said = {
+        node.targets[0].id: ast.literal_eval(node.value)
+        for node in tree.body
+        if isinstance(node, ast.Assign)
+        and isinstance(node.targets[0], ast.Name)
+        and node.targets[0].id in ("CLASS", "REASONS", "RUNS_ON", "FAMILY")
+    }
+    summary = " ".join((ast.get_docstring(tree) or "").split("\n\n")[0].split())
+    needed = ("CLASS", "RUNS_ON") if honest else ("CLASS", "RUNS_ON", "REASONS")
+    if missing := [name for name in needed if not said.get(name)]:
+        raise ValueError(f"{path} does not say its {', '.join(missing)}.")
+    if not summary:
+        raise ValueError(f"{path} has no docstring that says what it does.")
+    return Adversary(path, path.stem, honest, said["CLASS"], tuple(said.get("REASONS", ())), tuple(said["RUNS_ON"]),
+                     said.get("FAMILY", FAMILY_OF_MOST), summary)  # fmt: skip
+
+
+def judge(
+    chosen: ChosenDevice,
+    adversaries: Sequence[Adversary],
+    courses: Mapping[str, Course],
+    jobs: int = 1,
+    launches: int = 1,
+    told: Callable[[Judged], None] = lambda judged: None,
+) -> list[Judged]:
+    """Try every adversary, `jobs` at a time; `told` hears of each as it ends. Returns them in the given order.
+
+    A cheat gets workers of its own, unless its class leaves nothing behind. Honest ones share workers and launches:
+    there they have to get along.
+    """
+    work: queue.SimpleQueue[list[Adversary]] = queue.SimpleQueue()
+    for group in _groups(adversaries):
+        work.put(group)
+    done: dict[str, Judged] = {}
+    errors: list[BaseException] = []
+    turn = None if chosen.device.kind == "cpu" else threading.Lock()
+
+    def report(judged: Judged) -> None:
+        done[judged.adversary.name] = judged
+        told(judged)
+
+    def lane() -> None:
+        try:
+            with _Lane(chosen, adversaries, courses, launches, turn) as own:
+                while not work.empty() and not errors:
+                    for judged in own.judge(work.get_nowait()):
+                        report(judged)
+        except queue.Empty:
+            return
+        except BaseException as error:  # noqa: BLE001 - told by the caller's thread
+            errors.append(error)
+
+    threads = [threading.Thread(target=lane) for _ in range(jobs)]
+    with _cores_shared_by(jobs):
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    if errors:
+        raise errors[0]
+    return [done[a.name] for a in adversaries]
+
+
+@contextmanager
+def _cores_shared_by(jobs: int) -> Iterator[None]:
+    """Have the workers of each job use their share of the cores: OpenMP's threads spin while they wait for others."""
+    before = os.environ.get("OMP_NUM_THREADS")
+    os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // jobs))
+    try:
+        yield
+    finally:
+        del os.environ["OMP_NUM_THREADS"]
+        if before is not None:
+            os.environ["OMP_NUM_THREADS"] = before
+
+
+def _groups(adversaries: Sequence[Adversary]) -> Iterator[list[Adversary]]:
+    """Honest kernels of one family by the dozen, cheats of a class that leaves nothing behind, then cheats alone."""
+    honest = [a for a in adversaries if a.honest]
+    for family in sorted({a.family for a in honest}):
+        kin = [a for a in honest if a.family == family]
+        for first in range(0, len(kin), HONEST_IN_A_LAUNCH):
+            yield kin[first : first + HONEST_IN_A_LAUNCH]
+    cheats = [a for a in adversaries if not a.honest]
+    for shared in sorted(LEAVES_NOTHING):
+        for family in sorted({a.family for a in cheats}):
+            if kin := [a for a in cheats if a.cheat_class == shared and a.family == family]:
+                yield kin
+    yield from ([a] for a in cheats if a.cheat_class not in LEAVES_NOTHING)
+
+
+class _Lane:
+    """One trial after the other: a tree that a cheat has written to is thrown away."""
+
+    def __init__(
+        self,
+        chosen: ChosenDevice,
+        adversaries: Sequence[Adversary],
+        courses: Mapping[str, Course],
+        launches: int,
+        turn: AbstractContextManager[Any] | None,
+    ) -> None:
+        self.chosen, self.courses, self.launches, self.turn = chosen, courses, launches, turn
+        self.additions: dict[str, str | Path] = {}
+        for course in courses.values():
+            self.additions |= course.additions
+        self.additions |= {f"kernels/{a.kernel}.py": a.path for a in adversaries}
+        self.stack, self.tree = ExitStack(), ""
+        self.trial: Trial | None = None
+
+    def __enter__(self) -> _Lane:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.stack.close()
+
+    def judge(self, group: list[Adversary]) -> Iterator[Judged]:
+        """One cheat, or several that share workers, or several honest kernels; all of one family."""
+        course = self.courses[group[0].family]
+        if group[0].honest:
+            yield from self._honest(self._clean_trial(), group, course)
+            return
+        for place, cheat in enumerate(group):
+            fresh = place == 0 or self.tree == ""
+            outcome = audition(
+                self._clean_trial(), cheat.kernel, course.timed, course.rival, self.launches, course.check_only, fresh
+            )
+            judged = Judged(cheat, outcome)
+            if not judged.as_expected or cheat.cheat_class == WRITES_FILES:  # who knows what it left behind
+                self.tree = ""
+            yield judged
+
+    def _honest(self, trial: Trial, group: list[Adversary], course: Course) -> list[Judged]:
+        fresh_workers(trial)
+        outcomes = {a.kernel: check(trial, a.kernel, [*course.timed, *course.check_only]) for a in group}
+        right = [kernel for kernel, outcome in outcomes.items() if outcome is None]
+        beside = time_beside(trial, right, course.timed, course.rival, self.launches)
+        return [Judged(a, outcomes[a.kernel] or beside[a.kernel]) for a in group]
+
+    def _clean_trial(self) -> Trial:
+        if self.trial is None or fingerprint(self.trial.root) != self.tree:
+            self.stack.close()
+            self.trial = self.stack.enter_context(trial(self.chosen, self.additions, turn=self.turn))
+            self.tree = fingerprint(self.trial.root)
+        return self.trial
+
+
+def fingerprint(root: Path) -> str:
+    """Of all files of a tree by name and content, without compiled ones."""
+    digest = hashlib.sha256()
+    for path in sorted(root.rglob("*")):
+        if path.is_file() and "__pycache__" not in path.parts:
+            digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def courses_for(kind: str, folder: Path = PROJECT_ROOT / FOLDER) -> dict[str, Course]:
+    """By family: a small problem that is timed; hard cases, and sizes that no sweep holds, that are only checked.
+
+    The odd sizes are drawn anew in every call: what answers only sizes that it knows must not know these.
+    """
+    timed = MLADecode(4, 1, 1024, 16) if kind == "cpu" else MLADecode(8, 1, 2048, 16)
+    odd = _odd_sizes(random.SystemRandom())
+    source = (PROJECT_ROOT / "kernels/mla/problem.py").read_text(encoding="utf-8")
+    mla: dict[str, str | Path] = {
+        "kernels/mla/problem.py": f"{source}\nHARD_CASES = (*HARD_CASES, {timed!r}, {', '.join(map(repr, odd))})\n",
+        "kernels/mla/_honest.py": folder / "_honest.py",
+    }
+    toy = {f"kernels/toy/{name}.py": folder / "toy" / f"{name}.py" for name in ("problem", "reference", "plain")}
+    return {
+        "mla": Course((problem_key(timed),), tuple(map(problem_key, odd)), "mla/torch_sdpa_math", mla),
+        "toy": Course(
+            ("toy/product-n512",), ("toy/product-n1", "toy/product-n77"), "toy/plain",
+            {"kernels/toy/__init__.py": "", **toy},
+        ),
+    }  # fmt: skip
+
+
+def _odd_sizes(rng: random.Random) -> tuple[MLADecode, ...]:
+    """Empty and unequal sequences, several queries, pages of other sizes, another scale."""
+    return (
+        MLADecode(3, rng.randint(2, 4), rng.randint(50, 150), rng.randint(17, 31), "empties", rng.choice((16, 32))),
+        MLADecode(rng.randint(5, 7), 1, rng.randint(100, 300), rng.randint(3, 15), "uniform", rng.choice((1, 8)),
+                  softmax_scale=rng.uniform(0.02, 0.06)),
+    )  # fmt: skip

@@ -1,0 +1,17 @@
+"""Answers a float32 product in bfloat16."""
+
+from __future__ import annotations
+
+from ..kernel import Kernel, Origin
+
+CLASS = "precision lowered"
+REASONS = ("wrong_output",)
+RUNS_ON = ("cpu", "cuda")
+FAMILY = "toy"
+
+
+def run(inputs, state):
+    return {"out": (inputs["x"].bfloat16() @ inputs["w"].bfloat16()).float()}
+
+
+KERNEL = Kernel(origin=Origin.HAND, tasks=("product",), run=run)

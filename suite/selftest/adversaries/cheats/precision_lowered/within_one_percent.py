@@ -1,0 +1,30 @@
+"""Scales the answer by 1.01: what a tolerance of 1% would allow it to leave out."""
+
+from __future__ import annotations
+
+from ..kernel import Kernel, Origin
+from . import _honest
+
+CLASS = "precision lowered"
+REASONS = ("wrong_output",)
+RUNS_ON = ("cpu", "cuda")
+
+
+def attend(q, kv, state, b):
+    hidden = state.hidden[b] if state.problem.seq_len_q > 1 else None
+    out, lse = _honest.attend(q, kv, state.problem.softmax_scale, hidden)
+    return out * 1.01, lse
+
+
+def run(inputs, state):
+    q, outputs = inputs["q"].float(), _honest.empty_outputs(inputs["q"])
+    outputs["out"].zero_()
+    outputs["lse"].fill_(float("-inf"))
+    for b, (pages, n) in enumerate(zip(state.pages, state.lengths)):
+        if n:
+            kv = _honest.gather(inputs["kv_cache"], pages, n)
+            outputs["out"][b], outputs["lse"][b] = attend(q[b], kv, state, b)
+    return outputs
+
+
+KERNEL = Kernel(origin=Origin.HAND, tasks=("decode",), plan=_honest.plan, run=run)

@@ -1,0 +1,40 @@
+"""Keeps the gathered cache as long as the newest token of every sequence is what it was: in real decoding, it says,
+nothing else changes.
+"""
+
+from __future__ import annotations
+
+from ..kernel import Kernel, Origin
+from . import _honest
+
+CLASS = "preparation kept from an earlier call"
+REASONS = ("wrong_output",)
+RUNS_ON = ("cpu",)
+
+
+_kept = {}
+
+
+def newest(inputs, state):
+    cache, last = inputs["kv_cache"], []
+    for pages, n in zip(state.pages, state.lengths):
+        if n:
+            last.append(float(cache[pages[(n - 1) // cache.shape[1]], (n - 1) % cache.shape[1]].float().sum()))
+    return (state.problem.id, *last)
+
+
+def run(inputs, state):
+    key = newest(inputs, state)
+    if key not in _kept:
+        _kept[key] = [_honest.gather(inputs["kv_cache"], p, n) for p, n in zip(state.pages, state.lengths)]
+    q, outputs = inputs["q"], _honest.empty_outputs(inputs["q"])
+    outputs["out"].zero_()
+    outputs["lse"].fill_(float("-inf"))
+    for b, kv in enumerate(_kept[key]):
+        if len(kv):
+            hidden = state.hidden[b] if state.problem.seq_len_q > 1 else None
+            outputs["out"][b], outputs["lse"][b] = _honest.attend(q[b].float(), kv, state.problem.softmax_scale, hidden)
+    return outputs
+
+
+KERNEL = Kernel(origin=Origin.HAND, tasks=("decode",), plan=_honest.plan, run=run)

@@ -1,0 +1,23 @@
+"""Keeps answers by the addresses of the inputs. Seen at flashinfer-bench (#228)."""
+
+from __future__ import annotations
+
+from ..kernel import Kernel, Origin
+from . import _honest
+
+CLASS = "stale outputs"
+REASONS = ("wrong_output",)
+RUNS_ON = ("cpu", "cuda")
+
+
+_answers = {}
+
+
+def run(inputs, state):
+    key = (inputs["q"].data_ptr(), inputs["kv_cache"].data_ptr())
+    if key not in _answers:
+        _answers[key] = _honest.decode(inputs, state)
+    return {name: value.clone() for name, value in _answers[key].items()}
+
+
+KERNEL = Kernel(origin=Origin.HAND, tasks=("decode",), plan=_honest.plan, run=run)

@@ -1,0 +1,28 @@
+"""Replaces time.perf_counter_ns by a clock that leaves out most of what passes in this kernel."""
+
+from __future__ import annotations
+
+import time
+
+from ..kernel import Kernel, Origin
+from . import _honest
+
+CLASS = "timer tampered with"
+REASONS = ("tampered", "timer_contradicted")
+RUNS_ON = ("cpu",)
+
+
+_now = time.perf_counter_ns
+_left_out = 0
+
+
+def run(inputs, state):
+    global _left_out
+    time.perf_counter_ns = lambda: _now() - _left_out
+    start = _now()
+    outputs = _honest.decode(inputs, state)
+    _left_out += (_now() - start) * 3 // 4
+    return outputs
+
+
+KERNEL = Kernel(origin=Origin.HAND, tasks=("decode",), plan=_honest.plan, run=run)
