@@ -15,12 +15,15 @@ from kernels.device import Device
 from kernels.discover import KernelInfo, load_problem
 
 from . import ahead, stored_scores
+from .canary_call import ask_canary, found_unfit
 from .device.detect import ChosenDevice
+from .device.fitness import why_unfit_after
 from .device.specs import load_specs
 from .judge.comparisons import Comparison, Court, Ruling, kernel_trouble
+from .judge.static_pass import recorded_findings
 from .judge.verdict import Reason, Status, Verdict
 from .measure.campaign import Campaign, problem_entry
-from .measure.crew import Crew, RunError
+from .measure.crew import Crew, RunError, UnfitError
 from .measure.stopwatch import Stopwatch
 from .record.schema import now_utc
 from .record.scores import paired_times
@@ -43,6 +46,8 @@ class Bench:
     comparisons: tuple[Comparison, ...] = ()
     """What will be asked; set before the first question, so that all pairs are measured in the same launches."""
     journal: RunJournal | None = None
+    unfit: str | None = None
+    """What ended the run, where it was the device."""
     _campaign: Campaign | None = None
     _described: dict[str, Any] = field(default_factory=dict)
     _rulings: dict[str, Ruling] = field(default_factory=dict)
@@ -89,8 +94,13 @@ class Bench:
             self.journal.append({"event": "verdicts", "verdicts": verdicts})
         phases_s = {name: round(value, 3) for name, value in campaign.phases_s.items()}
         self.journal.append({"event": "phases", "phases_s": phases_s})
-        self.journal.append({"event": "end", "finished_utc": now_utc(), "exit_status": exit_status, "unfit": None})
+        end = {"event": "end", "finished_utc": now_utc(), "exit_status": exit_status, "unfit": self.find_unfit()}
+        self.journal.append(end)
         return self.journal.close()
+
+    def find_unfit(self) -> str | None:
+        """Why the runner was not fit to judge: its canary, what befell the device, or that it was lost; or None."""
+        return self.unfit or (found_unfit(self.run()) if self.journal else None)
 
     # Starting
 
@@ -103,6 +113,8 @@ class Bench:
             crew = Crew(self.options.root, self.chosen, self.options.run_dir / "workers.log", base_root)
             self._campaign = Campaign(crew, self.journal, self.journal.run_id, self.journal.seed, _interpreted_device)
             self._describe(self._campaign, self.journal)
+            if self.chosen.device.kind != "cpu":
+                ask_canary(self._campaign, self.journal, self.chosen, self.say)
             self._precompile(self._campaign)
         return self._campaign
 
@@ -123,12 +135,9 @@ class Bench:
             journal.append({"event": "problem", "id": problem} | problem_entry(problem) | nothing)
         for kernel in everything.values():
             version = self._described["versions"].get(kernel.id, "")
-            entry = {
-                "family": kernel.family,
-                "origin": kernel.origin,
-                "version": version,
-                "source_sha256": kernel.sha256,
-            }
+            entry = {"family": kernel.family, "origin": kernel.origin, "version": version,
+                     "source_sha256": kernel.sha256,
+                     "findings": recorded_findings(kernel, self.options.root)}  # fmt: skip
             journal.append({"event": "kernel", "id": kernel.id} | entry)
 
     def _precompile(self, campaign: Campaign) -> None:
@@ -156,7 +165,7 @@ class Bench:
     def _check(self, case: Case, distribution: str) -> dict[str, Any]:
         campaign = self.campaign()
         self.say(f"checking {case.kernel.id} on {case.problem} ({distribution})")
-        trouble = self._cannot_run(case.kernel, case.problem)
+        trouble = self.cannot_run(case.kernel, case.problem)
         if trouble is None:
             return campaign.check(case.kernel, case.problem, distribution)
         record = {"kernel": case.kernel.id, "problem": case.problem, "distribution": distribution, "seed": None}
@@ -164,7 +173,8 @@ class Bench:
         campaign.journal.append({"event": "check"} | entry)
         return entry
 
-    def _cannot_run(self, kernel: KernelInfo, problem: str) -> dict[str, str] | None:
+    def cannot_run(self, kernel: KernelInfo, problem: str) -> dict[str, str] | None:
+        """Why a case is not tried: status, reason and sentence, or None."""
         broken = kernel.broken or self._described["broken"].get(kernel.id)
         if broken:
             reason = self._described.get("reasons", {}).get(kernel.id, "raised")
@@ -192,7 +202,7 @@ class Bench:
     def _measure(self) -> None:
         """Check whatever will be timed, then launch until every comparison is decided."""
         campaign = self.campaign()
-        campaign.crew.prepare_spare()
+        campaign.crew.prepare_spares()
         self._mark_unchanged(campaign)
         court = self._court()
         askable = [c for c in self.comparisons if self.selection.missing(c) is None]
@@ -209,6 +219,8 @@ class Bench:
             if not work:
                 break
             index = self._launch(campaign, work, len(undecided))
+            if unfit := why_unfit_after(self.run()):  # its times are not stored either
+                raise UnfitError(unfit)
             stored_scores.append(self.run(), self.options.root, self.comparisons)
         self._rulings = {c.id: self._rule(court, c) for c in self.comparisons}
 
@@ -251,7 +263,7 @@ class Bench:
         if self._interpreted(kernel):
             return False
         if kernel.origin == "reference":
-            return self._cannot_run(kernel, problem) is None
+            return self.cannot_run(kernel, problem) is None
         return all(check["status"] == "correct" for check in self.check(Case(kernel, problem)))
 
     def _work(self, undecided: Collection[Comparison], fit: set[tuple[str, str]]) -> dict[str, list[str]]:

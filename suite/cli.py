@@ -70,20 +70,44 @@ def claims(
 
 
 @app.command()
-def selftest(
+def selftest(  # noqa: PLR0913, PLR0917 - each argument is an option
     timers: Annotated[bool, typer.Option("--timers", help="Compare the device's timers with one another.")] = False,
+    faults: Annotated[
+        bool, typer.Option("--faults", help="Plant every fault that a kernel or a machine can have; a few minutes.")
+    ] = False,
+    aa: Annotated[
+        bool, typer.Option("--aa", help="How often the gate is wrong on unchanged kernels, and what it catches.")
+    ] = False,
+    adversaries: Annotated[
+        bool, typer.Option("--adversaries", help="Judge kernels that cheat, and honest ones that look odd.")
+    ] = False,
+    gpu: Annotated[str, typer.Option(metavar="DEVICE", help="As pytest's --gpu, for --aa and --adversaries.")] = "auto",
+    runs: Annotated[int, typer.Option(min=2, help="Launches of --aa.")] = 24,
+    only: Annotated[str, typer.Option(help="Adversaries whose class or name contains this.")] = "",
+    jobs: Annotated[int | None, typer.Option(min=1, help="Adversaries at a time.", show_default=False)] = None,
     launches: Annotated[int, typer.Option(min=1, help="Fresh processes that each timer is measured in.")] = 4,
     out: Annotated[
-        Path | None, typer.Option(metavar="FILE.json", help="Also write the result here.", show_default=False)
+        Path | None, typer.Option(metavar="PATH", help="Also write the result here.", show_default=False)
     ] = None,
 ) -> None:
     """Measure how well the gate itself measures, on the device that is here."""
-    if not timers:
-        typer.echo("kernelgate selftest needs to know what to test. --timers: compare the device's timers.", err=True)
+    if timers + faults + aa + adversaries != 1:
+        typer.echo(
+            "kernelgate selftest needs to know what to test, one thing at a time. --timers: compare the device's "
+            "timers. --faults: plant faults and see each borne. --aa: the gate's error rates. --adversaries: cheating "
+            "kernels, and honest ones that look odd.",
+            err=True,
+        )
         raise typer.Exit(2)
-    from .commands import timers as command
+    from .commands import selftests
 
-    raise typer.Exit(command.run(launches, out))
+    if faults:
+        raise typer.Exit(selftests.faults(out))
+    if aa:
+        raise typer.Exit(selftests.error_rates(_root(), gpu, runs, out))
+    if adversaries:
+        raise typer.Exit(selftests.adversaries(out, gpu, jobs, only))
+    raise typer.Exit(selftests.timers(launches, out))
 
 
 def _root() -> Path:

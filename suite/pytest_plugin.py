@@ -7,7 +7,7 @@ Device seconds are handed to pytest-benchmark as its samples.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from kernels.device import Device
-from kernels.discover import families
+from kernels.discover import KernelInfo, families
 from kernels.kernel import Origin
 from kernels.problem import Tier
 
@@ -24,9 +24,9 @@ from .compile_run import CompileRun
 from .device.detect import ChosenDevice, DeviceError, choose, detect
 from .device.fitness import why_unfit
 from .device.specs import spec_by_key
-from .judge.comparisons import Comparison, Ruling
+from .judge.comparisons import Comparison
 from .measure.base_tree import BaseError, checked_out
-from .measure.crew import RunError
+from .measure.crew import RunError, UnfitError
 from .progress import Progress
 from .record.schema import RecordError
 from .replay_clock import ReplayClock
@@ -34,7 +34,7 @@ from .run_journal import Options
 from .selection import Case, Selection, kernels_root
 from .summary import how_to_go_on, print_compiled, print_run, speed_test_name
 
-GATE_FILES = ("test_correctness.py", "test_speedup.py")
+GATE_FILES = ("test_correctness.py", "test_properties.py", "test_speedup.py")
 COMPILE_FILE = "test_compile.py"
 UNFIT = 6
 """Exit status of a runner that cannot judge."""
@@ -47,15 +47,15 @@ gate_key = pytest.StashKey["Gate"]()
 def pytest_addoption(parser: pytest.Parser) -> None:
     """The command line of the gate."""
     group = parser.getgroup("kernelgate", "kernelgate: prove or refute speedup claims about kernels")
-    group.addoption("--gpu", default="auto", metavar="DEVICE",
-                    help="auto (default), cpu, or a device: h100, h200, b200, mi300x, mi355x ...")  # fmt: skip
-    group.addoption("--tier", choices=[t.value for t in Tier],
-                    help="problems to take; default: ci on a GPU, smoke on the CPU")  # fmt: skip
-    group.addoption("--compile-only", action="store_true",
-                    help="compile every Triton kernel for --gpu's architecture, on any machine")  # fmt: skip
+    devices = "auto (default), cpu, or a device: h100, h200, b200, mi300x, mi355x ..."
+    group.addoption("--gpu", default="auto", metavar="DEVICE", help=devices)
+    tiers = "problems to take; default: ci on a GPU, smoke on the CPU"
+    group.addoption("--tier", choices=[t.value for t in Tier], help=tiers)
+    group.addoption("--compile-only", action="store_true", help="compile every Triton kernel for --gpu, on any machine")
     group.addoption("--base", metavar="REF", help="measure this tree against the kernels of a git revision")
     group.addoption("--run-dir", metavar="DIR", help="where the run is recorded; default: runs/<time>-<device>")
     group.addoption("--resume", metavar="DIR", help="go on with a run that was cut off; measures nothing twice")
+    group.addoption("--input-seed", type=int, metavar="N", help="draw a run's inputs again: its environment.seed")
     # --strict is pytest's own, dest "strict"; for the gate it also means that inconclusive is red.
     group.addoption("--no-gate", action="store_true", help="measure and report; verdicts never fail")
 
@@ -122,6 +122,7 @@ class Gate:
             resume=bool(resume),
             strict=_is_strict(self.config),
             base=self.base,
+            input_seed=self.config.getoption("input_seed"),
         )
 
 
@@ -176,15 +177,19 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     gate = metafunc.config.stash.get(gate_key, None)
     if gate is None:
         return
-    if "correctness_case" in metafunc.fixturenames:
-        cases = [_case_param(c) for c in gate.selection.correctness_cases()]
-        metafunc.parametrize("correctness_case", cases)
-    if "comparison" in metafunc.fixturenames:
-        metafunc.parametrize("comparison", [_comparison_param(c, gate.selection) for c in gate.selection.comparisons()])
-    if "compile_case" in metafunc.fixturenames:
-        gpu = metafunc.config.getoption("gpu")
-        cases = [_case_param(c, gpu) for c in gate.selection.compile_cases()]
-        metafunc.parametrize("compile_case", cases)
+    selection, gpu = gate.selection, metafunc.config.getoption("gpu")
+    parameters: dict[str, Iterator[Any]] = {
+        "correctness_case": (_case_param(c) for c in selection.correctness_cases()),
+        "property_kernel": map(_kernel_param, selection.property_kernels()),
+        "comparison": (_comparison_param(c, selection) for c in selection.comparisons()),
+        "compile_case": (_case_param(c, gpu) for c in selection.compile_cases()),
+    }
+    for name in parameters.keys() & set(metafunc.fixturenames):
+        metafunc.parametrize(name, list(parameters[name]))
+
+
+def _kernel_param(kernel: KernelInfo) -> Any:
+    return pytest.param(kernel, id=kernel.id, marks=_marks(kernel.family, kernel.origin))
 
 
 def _case_param(case: Case, device: str | None = None) -> Any:
@@ -259,25 +264,11 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
         bench = item.config.stash.get(bench_key, None)
         if bench is None:
             raise
+        if isinstance(error, UnfitError):
+            bench.unfit = str(error)
+            pytest.exit(f"unfit runner: {error}", returncode=UNFIT)
         status = pytest.ExitCode.INTERNAL_ERROR if bench.started else pytest.ExitCode.USAGE_ERROR
         pytest.exit(f"The run cannot go on. {error} {how_to_go_on(bench)}", returncode=status)
-
-
-@pytest.fixture
-def rule(request: pytest.FixtureRequest, bench: Bench) -> Any:
-    """A function that turns a ruling into pytest's outcome."""
-
-    def apply(ruling: Ruling) -> None:
-        status = ruling.verdict.status.value
-        request.node.user_properties.append(("verdict", status))
-        if ruling.red and not request.config.getoption("no_gate"):
-            pytest.fail(ruling.verdict.sentence, pytrace=False)
-        if status == "skipped":
-            pytest.skip(ruling.verdict.sentence)
-        if status in ("incorrect", "failed"):
-            pytest.xfail(ruling.verdict.sentence)
-
-    return apply
 
 
 def pytest_report_teststatus(report: pytest.TestReport) -> tuple[str, str, str] | None:
@@ -301,6 +292,8 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> Generator[
     bench = session.config.stash.get(bench_key, None)
     try:
         if bench is not None:
+            if bench.started and bench.find_unfit():
+                session.exitstatus = UNFIT
             bench.close(int(session.exitstatus))
     except (RecordError, OSError) as error:
         session.config.stash[gate_key].record_error = str(error)  # type: ignore[attr-defined]

@@ -17,6 +17,7 @@ from .record.run import JOURNAL_NAME, RUN_NAME
 from .record.schema import RecordError
 from .report import write_report
 from .report.compile_table import resource_table, resource_text
+from .report.tables import plain
 from .report.terminal import print_summary
 from .report.verdicts import listed
 from .selection import Selection
@@ -24,6 +25,7 @@ from .selection import Selection
 INTERRUPTED = 2
 """pytest's exit status after Ctrl-C."""
 MIN_WIDTH = 100
+SENTENCE_CHARS = 1000
 
 
 def print_run(bench: Bench, selection: Selection, terminal: Any, record_error: str | None) -> None:
@@ -34,6 +36,8 @@ def print_run(bench: Bench, selection: Selection, terminal: Any, record_error: s
         terminal.write_line(f"{record_error or 'It was interrupted.'} {how_to_go_on(bench)}", red=True)
     if record_error:
         return
+    if run["unfit"]:
+        terminal.write_line(f"unfit runner: {plain(run['unfit'], SENTENCE_CHARS)}", red=True)
     console = _console(terminal)
     told = listed(run["verdicts"], run["kernels"])
     print_summary(console, told, run["problems"], partial(reproduce_command, bench), run["phases_s"])

@@ -34,7 +34,7 @@ class FakeCrew(Crew):
         super().__init__(PROJECT_ROOT, choose("cpu", machine()), PROJECT_ROOT / "no.log")
         self.runs_on = runs_on
 
-    def request(self, role: str, message: Document, timeout_s: float) -> Document:
+    def request(self, role: str, message: Document, timeout_s: float, answer: object = None) -> Document:
         arch = message["device"]["arch"]
         why = {k: dict.fromkeys(message["problems"], f"not on {arch}") for k in message["kernels"]}
         return {"status": "ran", "broken": {}, "unsupported": {k: why[k] for k in why if self.runs_on.get(k) != arch}}

@@ -30,9 +30,9 @@ LAYERS = (
     {"record"},  # stands alone: JSON only
     {"device"},
     {"judge", "measure", "emulate"},
-    {"selection", "run_journal", "stored_scores"},
+    {"selection", "run_journal", "stored_scores", "canary_call"},
     {"ahead"},
-    {"bench", "compile_run"},
+    {"bench", "compile_run", "property_checks"},
     {"report", "generate"},
     {"progress", "replay_clock", "summary", "commands", "pytest_plugin"},
     {"cli"},
@@ -217,7 +217,7 @@ def loaded_with(module: str) -> Iterator[Import]:
 PROBLEM_MODULES = [
     module
     for module in MODULES
-    if module.startswith("kernels.") and module.endswith(".problem") and module.count(".") == 2
+    if module.startswith("kernels.") and module.endswith((".problem", ".properties")) and module.count(".") == 2
 ]
 
 

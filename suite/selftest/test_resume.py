@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from suite.selftest.fault_scenarios import DISK
 from suite.selftest.toy_project import Outcome, ToyProject, faulty
 
 Events = list[dict[str, Any]]
@@ -20,23 +21,7 @@ ARGUMENTS = ("--tier", "ci", "-m", "toy")
 PROBLEMS = ("toy/product-n512", "toy/product-n640")
 DEADLINE_S = 60
 
-FULL_DISK = """
-import errno, os, types
-from suite.record import journal
-
-class FullDisk(types.SimpleNamespace):
-    full = False
-
-    def write(self, descriptor, data):
-        if FullDisk.full:
-            os.write(descriptor, data[:7])  # a torn line
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        FullDisk.full = b'"event":"measurement"' in data
-        return os.write(descriptor, data)
-
-journal.os = FullDisk(**{name: getattr(os, name) for name in dir(os) if name != "write"})
-"""
-"""For conftest.py: the disk holds the journal up to its first measurement."""
+FULL_DISK = DISK.format(code="ENOSPC")
 
 
 def measured(events: Events) -> list[tuple[str, str]]:
@@ -62,7 +47,7 @@ def cut_off(project: ToyProject, arguments: tuple[str, ...], measurements: int, 
     process = project.start(*ARGUMENTS, *arguments)
     try:
         wait_until(lambda: len(measured(project.events("cut"))) >= measurements, process)
-        assert len(project.worker_pids()) >= 2  # the referee and the launch
+        wait_until(lambda: len(project.worker_pids()) >= 2, process)  # the referee and the launch
         process.send_signal(how)
         text, _ = process.communicate(timeout=DEADLINE_S)
     finally:

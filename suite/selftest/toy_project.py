@@ -26,7 +26,7 @@ from suite.record.run import read_run
 from suite.record.schema import now_utc
 
 PROJECT = Path(__file__).resolve().parents[2]
-RUN_TIMEOUT_S = 300
+RUN_TIMEOUT_S = 900
 
 CONFTEST = """
 import json
@@ -36,13 +36,13 @@ from pathlib import Path
 from suite import progress, summary
 from suite.device.detect import Detected
 from suite.judge import comparisons
-from suite.measure import campaign
+from suite.measure import campaign, launch
 
 pytest_plugins = ["suite.pytest_plugin"]
 campaign.CASE_TIMEOUT_S = 3.0
-campaign.LAUNCH_TIMEOUT_S = 30.0
-campaign.CPU_BUDGET_S = 0.2
-campaign.CPU_BLOCKS = 10
+launch.LAUNCH_TIMEOUT_S = 30.0
+launch.CPU_BUDGET_S = 0.2
+launch.CPU_BLOCKS = 10
 campaign.Campaign.ceilings = lambda self: {}
 summary.write_report = lambda runs, claims, folder: [folder / "left out"]
 progress.LOG_EVERY_S = 0.0
@@ -83,7 +83,8 @@ class Product(Problem):
         import torch
 
         generator = torch.Generator().manual_seed(seed)
-        return {"x": torch.randn(self.rows, 256, generator=generator), "w": torch.randn(256, 512, generator=generator)}
+        drawn = {"x": torch.randn(self.rows, 256, generator=generator), "w": torch.randn(256, 512, generator=generator)}
+        return {name: tensor.to(device) for name, tensor in drawn.items()}
 
     def redraw(self, inputs, generator) -> None:
         inputs["x"].normal_(generator=generator)
@@ -152,9 +153,11 @@ class ToyProject:
     """The project at `root`: family toy, with the kernels reference, vendor, hand (2x the vendor's speed) and gen."""
 
     root: Path
+    gpu: str = "cpu"
+    """What its runs take as --gpu."""
 
     @staticmethod
-    def make(root: Path, kernels: Mapping[str, str] | None = None, k_min: int = 2) -> ToyProject:
+    def make(root: Path, kernels: Mapping[str, str] | None = None, k_min: int = 2, gpu: str = "cpu") -> ToyProject:
         """Copy the suite, write the family, and `kernels` (name -> source) beside its own; `k_min`: see Bands."""
         ignore = shutil.ignore_patterns("__pycache__", "selftest")
         shutil.copytree(PROJECT / "suite", root / "suite", ignore=ignore)
@@ -166,7 +169,7 @@ class ToyProject:
         (root / "detected.json").write_text(_detected())
         (root / "kernels/toy/__init__.py").write_text("")
         (root / "kernels/toy/problem.py").write_text(PROBLEM)
-        project = ToyProject(root)
+        project = ToyProject(root, gpu)
         own = {"reference": kernel("REFERENCE"), "vendor": kernel("VENDOR", 4), "hand": kernel("HAND", 2),
                "gen": kernel("GENERATED", 3)}  # fmt: skip
         for name, source in (own | dict(kernels or {})).items():
@@ -187,10 +190,10 @@ class ToyProject:
         return Outcome(process.returncode, text)
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
-        """Start the gate on the CPU."""
+        """Start the gate."""
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("PYTEST", "PYTHONPATH", "COV", "OMP_"))}
         environment = kept | {"OMP_NUM_THREADS": "1"}  # steadier where other tests run beside this one
-        command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--gpu", "cpu", *arguments]
+        command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--gpu", self.gpu, *arguments]
         return subprocess.Popen(
             command, cwd=self.root, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
         )
@@ -228,11 +231,11 @@ class ToyProject:
         subprocess.run(["git", "-C", str(self.root), *who, *arguments], check=True, capture_output=True)
 
     def worker_pids(self) -> list[int]:
-        """Processes that run in this project's folder."""
+        """Workers of this project, and whatever they started, that still run: they write to the log of a run."""
         found = []
         for folder in Path("/proc").iterdir():
             with contextlib.suppress(OSError, ValueError):
-                if (folder / "cwd").resolve() == self.root and (folder / "cmdline").read_bytes():
+                if (folder / "fd" / "1").resolve().is_relative_to(self.root) and (folder / "cmdline").read_bytes():
                     found.append(int(folder.name))
         return found
 

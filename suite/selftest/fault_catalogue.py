@@ -1,0 +1,173 @@
+"""Every fault that a kernel can have, as a toy kernel, and what must be said of it. Shared by tests and `selftest
+--faults`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from suite.selftest.toy_project import faulty, kernel
+
+RIGHT = 'return {"out": inputs["x"] @ inputs["w"]}'
+TIMED = "calls = [0]"
+"""Checks call a kernel once in a process, launches many times."""
+IF_TIMED = "calls[0] += 1\nif calls[0] > 9:\n    "
+EVERYWHERE = ("cpu", "cuda")
+ON_CPU = ("cpu",)
+"""A launch on a GPU replays captured graphs: it does not call `run` again, so nothing comes late."""
+ON_GPU = ("cuda",)
+"""Written for CUDA. Never run on an AMD GPU."""
+
+LIMITS = """
+from suite.device.cpu import find_cpu
+from suite.measure import fence
+
+campaign.CASE_TIMEOUT_S = 5.0
+fence.MEMORY_FRACTION = (2 << 30) / find_cpu().memory_bytes
+fence.PROCESSES, fence.PROCESSES_PER_CORE = 24, 0
+fence.PRINTED_BYTES = 1 << 20
+"""
+"""For conftest.py: what a toy kernel may take, so that a fault costs the machine little."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One kernel, and the verdict that it must get."""
+
+    what: str
+    """For people."""
+    source: str
+    status: str
+    reason: str
+    words: str
+    """That its sentence must hold."""
+    on: tuple[str, ...] = EVERYWHERE
+
+
+def _gpu(body: str, before: str = "") -> str:
+    return faulty(body, before=f"import triton\nimport triton.language as tl\n{before}")
+
+
+ILLEGAL = """
+@triton.jit
+def poke(out, offset):
+    tl.store(out + offset, 1.0)
+"""
+MISALIGNED = """
+@triton.jit
+def poke(out):
+    tl.store((out.to(tl.pointer_type(tl.int8)) + 1).to(tl.pointer_type(tl.float32)), 1.0)
+"""
+SPAWN = (
+    "if os.fork() == 0:\n    os.setsid()\n    if os.fork() == 0:\n        time.sleep(600)\n    os._exit(0)\nos.wait()\n"
+)
+
+FAULTS: dict[str, Fault] = {
+    "raises": Fault("exception", faulty('raise ValueError("no such tile")'), "failed", "raised",
+                    "ValueError: no such tile"),
+    "says_much": Fault("exception with control characters", faulty(r'raise ValueError("\x1b[2J\n::error::\u202e")'),
+                       "failed", "raised", "It raised ValueError:"),
+    "wrong_value": Fault("wrong value", faulty('return {"out": 1.1 * (inputs["x"] @ inputs["w"])}'),
+                         "incorrect", "wrong_output", "out of tolerance, worst at"),
+    "wrong_shape": Fault("wrong shape", faulty('return {"out": (inputs["x"] @ inputs["w"])[:-1].clone()}'),
+                         "incorrect", "wrong_form", "is float32[511, 512]; it must be float32[512, 512]"),
+    "wrong_dtype": Fault("wrong dtype", faulty('return {"out": (inputs["x"] @ inputs["w"]).bfloat16()}'),
+                         "incorrect", "wrong_form", "is bfloat16[512, 512]; it must be float32[512, 512]"),
+    "other_output": Fault("output of another name", faulty('return {"result": inputs["x"] @ inputs["w"]}'),
+                          "incorrect", "wrong_form", "returned no output out; it returned result"),
+    "a_list": Fault("a list instead of tensors by name", faulty('return [inputs["x"] @ inputs["w"]]'),
+                    "incorrect", "wrong_form", "must return a dict of tensors"),
+    "view": Fault("a view of its input", faulty('return {"out": inputs["x"].view(256, 512)}'),
+                  "incorrect", "wrong_form", "share memory: out with x"),
+    "expanded": Fault("an expanded tensor",
+                      faulty('return {"out": torch.zeros(1, 512, device=inputs["x"].device).expand(512, 512)}'),
+                      "incorrect", "wrong_form", "elements that share memory"),
+    "writes_input": Fault("writes to its input",
+                          faulty('out = inputs["x"] @ inputs["w"]\ninputs["w"].mul_(2)\nreturn {"out": out}'),
+                          "incorrect", "inputs_changed", "It changed its inputs: w."),
+    "unwritten": Fault("writes no output", faulty('return {"out": torch.empty(512, 512, device=inputs["x"].device)}'),
+                       "incorrect", "wrong_output", "262144 of 262144 elements are"),
+    "segfault": Fault("segfault", faulty("ctypes.string_at(0)"), "failed", "crashed", "died of SIGSEGV."),
+    "aborts": Fault("abort", faulty("os.abort()"), "failed", "crashed", "died of SIGABRT."),
+    "os_exit": Fault("exits at once", faulty('os.write(2, b"bye\\x1b[31m\\n")\nos._exit(0)'),
+                     "failed", "crashed", "exited with status 0. Its last words: bye[31m"),
+    "sys_exit": Fault("sys.exit", faulty('sys.exit("done here")'), "failed", "raised", "SystemExit: done here"),
+    "loops": Fault("endless loop on the host", faulty("while True:\n    time.sleep(0.01)"),
+                   "failed", "hung", "did not finish within"),
+    "memory": Fault("more memory than there is", faulty('return {"out": torch.empty(1 << 50)}'),
+                    "failed", "out_of_memory", "ran out of memory"),
+    "hoards": Fault("takes the host's memory piece by piece",
+                    faulty('kept = []\nwhile True:\n    kept.append(bytearray(64 << 20))\n'
+                           '    kept[-1][::4096] = b"x" * 16384'),
+                    "failed", "out_of_memory", "of the machine's memory, and 2.0 GiB are the most"),
+    "forks": Fault("fork bomb", faulty("for _ in range(6):\n    os.fork()\ntime.sleep(600)"),
+                   "failed", "crashed", "processes, and 24 are the most: all were ended."),
+    "prints_on": Fault("runaway output", faulty('while True:\n    os.write(1, b"x" * 65536)\n    time.sleep(0.001)'),
+                       "failed", "crashed", "MiB are the most"),
+    "signals": Fault("stops its own process", faulty("import signal\nos.kill(os.getpid(), signal.SIGSTOP)"),
+                     "failed", "hung", "did not finish within"),
+    "kills": Fault("kills its own process", faulty("import signal\nos.kill(os.getpid(), signal.SIGKILL)"),
+                   "failed", "out_of_memory", "was killed, as the kernel does when memory runs out"),
+    "syntax": Fault("syntax error", "def run(:\n", "failed", "raised",
+                    "kernels/toy/syntax.py declares no usable KERNEL: invalid syntax"),
+    "no_kernel": Fault("declares no kernel", "import torch\n", "failed", "raised",
+                       "the module has no top-level `KERNEL = Kernel(...)`"),
+    "import_error": Fault("import error", faulty(RIGHT, before="import not_there"),
+                          "failed", "raised", "No module named 'not_there'"),
+    "import_exits": Fault("exits when imported", faulty(RIGHT, before="os._exit(3)"),
+                          "failed", "crashed", "It cannot be loaded. Its process exi"),
+    "import_loops": Fault("endless loop when imported", faulty(RIGHT, before="time.sleep(1000)"),
+                          "failed", "hung", "did not finish within"),
+    "requires": Fault("needs what is not installed", faulty(RIGHT, arguments=', requires=("not_there",)'),
+                      "skipped", "not_supported", "module not_there cannot be imported"),
+    "late_wrong": Fault("wrong in timed calls only", faulty(
+        'calls[0] += 1\nreturn {"out": (inputs["x"] @ inputs["w"]) * (1 + calls[0] // 8)}', before=TIMED),
+        "incorrect", "wrong_output", "In a timed call: Output out is wrong", ON_CPU),
+    "late_raises": Fault("raises in timed calls only",
+                         faulty(f'{IF_TIMED}raise RuntimeError("tired")\n{RIGHT}', before=TIMED),
+                         "failed", "raised", "RuntimeError: tired", ON_CPU),
+    "late_crash": Fault("crashes in timed calls only", faulty(f"{IF_TIMED}ctypes.string_at(0)\n{RIGHT}", before=TIMED),
+                        "failed", "crashed", "died of SIGSEGV", ON_CPU),
+    "late_writes": Fault("writes to its inputs in timed calls only",
+                         faulty(f'{IF_TIMED}inputs["w"].zero_()\n{RIGHT}', before=TIMED),
+                         "incorrect", "inputs_changed", "its inputs were changed", ON_CPU),
+    "late_leaks": Fault("leaks memory from call to call",
+                        faulty(f'kept.append(b"x" * (500 << 20))\n{RIGHT}', before="kept = []"),
+                        "failed", "out_of_memory", "of the machine's memory, and 2.0 GiB are the most", ON_CPU),
+    "vendor_wrong": Fault("a vendor's library is wrong",
+                          kernel("VENDOR").replace('inputs["x"] @', '0.5 * inputs["x"] @'),
+                          "incorrect", "wrong_output", "out of tolerance"),
+    "gpu_loops": Fault("endless loop on the device", faulty(f"torch.cuda._sleep(1 << 60)\n{RIGHT}"),
+                       "failed", "hung", "did not finish within", ON_GPU),
+    "gpu_illegal": Fault("illegal address", _gpu(
+        f'poke[(1,)](inputs["x"].new_empty(16), 1 << 44)\ntorch.cuda.synchronize()\n{RIGHT}', ILLEGAL),
+        "failed", "crashed", "illegal memory access", ON_GPU),
+    "gpu_misaligned": Fault("misaligned access", _gpu(
+        f'poke[(1,)](inputs["x"].new_empty(16))\ntorch.cuda.synchronize()\n{RIGHT}', MISALIGNED),
+        "failed", "crashed", "misaligned address", ON_GPU),
+    "gpu_asserts": Fault("device assert", faulty(
+        'index = torch.full((1,), 1 << 30, device="cuda")\n'
+        f'inputs["x"].clone()[index]\ntorch.cuda.synchronize()\n{RIGHT}'),
+        "failed", "crashed", "device-side assert", ON_GPU),
+    "gpu_memory": Fault("more memory than the device has",
+                        faulty('return {"out": torch.empty(1 << 50, device="cuda")}'),
+                        "failed", "out_of_memory", "ran out of memory", ON_GPU),
+    "gpu_leaks": Fault("leaves the device's memory full", faulty(
+        'free, _ = torch.cuda.mem_get_info()\n'
+        f'kept.append(torch.empty(int(0.9 * free), dtype=torch.uint8, device="cuda"))\n{RIGHT}', before="kept = []"),
+        "failed", "out_of_memory", "ran out of memory", ON_GPU),
+}  # fmt: skip
+
+PRINTS = faulty(
+    f'print(\'{{"status": "ran"}}\', flush=True)\nos.write(1, b"\\x00\\xff garbage\\n")\n{RIGHT}', before="print('[')"
+)
+DETACHES = faulty(f"if not calls:\n    calls.append(1)\n    spawn()\n{RIGHT}",
+                  before="calls = []\ndef spawn():\n    " + SPAWN.replace("\n", "\n    ").rstrip())  # fmt: skip
+"""Right, but leaves a process behind that has left its session."""
+SOUND_SOURCES = {"prints": PRINTS, "detaches": DETACHES}
+SOUND = ("toy/gen", "toy/hand", "toy/prints", "toy/detaches", "toy/vendor")
+"""Kernels that must be measured whatever the others do."""
+
+
+def faults_of(kind: str) -> dict[str, Fault]:
+    """Those of a kind of device."""
+    return {name: fault for name, fault in FAULTS.items() if kind in fault.on}
