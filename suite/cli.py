@@ -99,15 +99,21 @@ def selftest(  # noqa: PLR0913, PLR0917 - each argument is an option
             err=True,
         )
         raise typer.Exit(2)
-    from .commands import selftests
+    if timers:
+        from .commands.timers import run as compare_timers
 
+        raise typer.Exit(compare_timers(launches, out))
     if faults:
-        raise typer.Exit(selftests.faults(out))
+        from .commands.faults import run as plant_faults
+
+        raise typer.Exit(plant_faults(out))
     if aa:
-        raise typer.Exit(selftests.error_rates(_root(), gpu, runs, out))
-    if adversaries:
-        raise typer.Exit(selftests.adversaries(out, gpu, jobs, only))
-    raise typer.Exit(selftests.timers(launches, out))
+        from .commands.aa import run as measure_error_rates
+
+        raise typer.Exit(measure_error_rates(_root(), gpu, runs, out))
+    from .commands.adversaries import run as judge_adversaries
+
+    raise typer.Exit(judge_adversaries(out, gpu, jobs, only))
 
 
 def _root() -> Path:

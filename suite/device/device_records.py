@@ -21,7 +21,7 @@ class TimerError(Exception):
 
 
 class OutsideWorkError(Exception):
-    """The device did work that is neither inside a timed interval nor the timing's own: somebody hides time there."""
+    """Work was done that is neither inside a timed interval nor the timing's own: somebody hides time there."""
 
 
 def spin(cycles: int) -> None:

@@ -30,20 +30,41 @@ def referee(
     factors: dict[str, float],
     redraw_seed: int | None = None,
 ) -> dict[str, Any]:
-    """Judge the outputs that lie in files. Returns {status, reason, sentence, errors, cost}."""
+    """Judge the outputs that lie in files. Returns {status, reason, sentence, errors}."""
     expected = _expected(problem, tensors_on, seed, distribution, redraw_seed)
-    case = discover.load_problem(problem)
+    return judge_outputs(discover.load_problem(problem), expected, outputs, factors, tensors_on)[1]
+
+
+def judge_outputs(
+    problem: Problem,
+    expected: Outputs,
+    described: dict[str, dict[str, Any]],
+    factors: dict[str, float],
+    tensors_on: str,
+) -> tuple[Outputs, dict[str, Any]]:
+    """The outputs in float32, as far as they were read, and {status, reason, sentence, errors}."""
+    actual: Outputs = {}
     errors: dict[str, dict[str, float]] = {}
-    for name, spec in case.output_specs().items():
-        fault = form_fault(name, spec, outputs)
+    for name, spec in problem.output_specs().items():
+        fault = _form_fault(name, spec, described)
         if fault:
-            return {"status": "incorrect", "reason": "wrong_form", "sentence": fault, "errors": errors}
-        actual = read_output(spec, outputs[name]).to(tensors_on).float() * factors.get(name, 1.0)
-        errors[name], fault = compare(actual, expected[name], case.tolerances()[name])
+            return actual, {"status": "incorrect", "reason": "wrong_form", "sentence": fault, "errors": errors}
+        actual[name] = _read_output(spec, described[name]).to(tensors_on).float() * factors.get(name, 1.0)
+        errors[name], fault = compare(actual[name], expected[name], problem.tolerances()[name])
         if fault:
-            sentence = f"Output {name} is wrong: {fault}."
-            return {"status": "incorrect", "reason": "wrong_output", "sentence": sentence, "errors": errors}
-    return {"status": "correct", "reason": "correct", "sentence": "", "errors": errors}
+            return actual, wrong_output(f"Output {name} is wrong: {fault}.", errors)
+    return actual, {"status": "correct", "reason": "correct", "sentence": "", "errors": errors}
+
+
+def wrong_output(sentence: str, errors: dict[str, dict[str, float]]) -> dict[str, Any]:
+    """The verdict on outputs that are not those of the problem."""
+    return {"status": "incorrect", "reason": "wrong_output", "sentence": sentence, "errors": errors}
+
+
+def expected_outputs(problem: Problem, inputs: Inputs) -> Outputs:
+    """The reference's outputs, in float32."""
+    with torch.inference_mode():
+        return {name: value.float() for name, value in reference_of(problem)(inputs, problem).items()}
 
 
 def compare(actual: torch.Tensor, expected: torch.Tensor, tolerance: Tolerance) -> tuple[dict[str, float], str | None]:
@@ -79,7 +100,7 @@ def _rms(values: torch.Tensor) -> float:
     return math.sqrt(float(values.double().square().mean())) if values.numel() else 0.0
 
 
-def form_fault(name: str, spec: TensorSpec, outputs: dict[str, dict[str, Any]]) -> str | None:
+def _form_fault(name: str, spec: TensorSpec, outputs: dict[str, dict[str, Any]]) -> str | None:
     """What is wrong with the form of an output before its values are looked at, as a sentence, or None."""
     if name not in outputs:
         return f"It returned no output {name}; it returned {', '.join(sorted(outputs)) or 'nothing'}."
@@ -93,7 +114,7 @@ def form_fault(name: str, spec: TensorSpec, outputs: dict[str, dict[str, Any]]) 
     return None
 
 
-def read_output(spec: TensorSpec, described: dict[str, Any]) -> torch.Tensor:
+def _read_output(spec: TensorSpec, described: dict[str, Any]) -> torch.Tensor:
     """The output in a file whose form was right, on the CPU; all NaN where the file has changed since."""
     data = _held_bytes(spec, described["file"])
     if not data or hashlib.sha256(data).hexdigest() != described["sha256"]:  # an output without elements, too
@@ -136,7 +157,7 @@ def _expected(problem_id: str, tensors_on: str, seed: int, distribution: str, re
             generator = torch.Generator(tensors_on).manual_seed(redraw_seed)
             problem.redraw(inputs, generator)
             undo = [edit.apply(inputs) for edit in problem.edits(inputs, generator)]
-        expected = {name: value.float() for name, value in reference_of(problem)(inputs, problem).items()}
+        expected = expected_outputs(problem, inputs)
         for edit in undo:
             edit.apply(inputs)
     return expected

@@ -9,13 +9,11 @@ from __future__ import annotations
 from dataclasses import fields as fields_of
 from typing import Any
 
-import torch
-
 from kernels import discover
 from kernels.problem import Inputs, Outputs, Problem, Tolerance
 from kernels.property import Property, derive
 
-from .check import compare, form_fault, read_output, reference_of
+from .check import compare, expected_outputs, judge_outputs, wrong_output
 
 Verdict = dict[str, Any]
 
@@ -51,19 +49,7 @@ def _judge_case(
     problem: Problem, inputs: Inputs, described: dict[str, dict[str, Any]], factors: dict[str, float], tensors_on: str
 ) -> tuple[Outputs, Verdict]:
     """A case's outputs in float32, as far as they were read, and the verdict on them."""
-    with torch.inference_mode():
-        expected = {name: value.float() for name, value in reference_of(problem)(inputs, problem).items()}
-    actual: Outputs = {}
-    errors: dict[str, dict[str, float]] = {}
-    for name, spec in problem.output_specs().items():
-        fault = form_fault(name, spec, described)
-        if fault:
-            return actual, {"status": "incorrect", "reason": "wrong_form", "sentence": fault, "errors": errors}
-        actual[name] = read_output(spec, described[name]).to(tensors_on).float() * factors.get(name, 1.0)
-        errors[name], fault = compare(actual[name], expected[name], problem.tolerances()[name])
-        if fault:
-            return actual, _wrong(f"Output {name} is wrong: {fault}.", errors)
-    return actual, {"status": "correct", "reason": "correct", "sentence": "", "errors": errors}
+    return judge_outputs(problem, expected_outputs(problem, inputs), described, factors, tensors_on)
 
 
 def _judge_relation(problem: Problem, sides: tuple[Outputs, Outputs], property_: Property, verdict: Verdict) -> Verdict:
@@ -73,12 +59,8 @@ def _judge_relation(problem: Problem, sides: tuple[Outputs, Outputs], property_:
         _, fault = compare(sides[0][name], sides[1][name], twice)
         if fault:
             sentence = f"{_must_hold(property_)} But its outputs {name} contradict each other: {fault}."
-            return _wrong(sentence, verdict["errors"])
+            return wrong_output(sentence, verdict["errors"])
     return verdict
-
-
-def _wrong(sentence: str, errors: dict[str, dict[str, float]]) -> Verdict:
-    return {"status": "incorrect", "reason": "wrong_output", "sentence": sentence, "errors": errors}
 
 
 def _must_hold(property_: Property) -> str:

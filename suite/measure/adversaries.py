@@ -269,7 +269,7 @@ def courses_for(kind: str, folder: Path = PROJECT_ROOT / FOLDER) -> dict[str, Co
     source = (PROJECT_ROOT / "kernels/mla/problem.py").read_text(encoding="utf-8")
     mla: dict[str, str | Path] = {
         "kernels/mla/problem.py": f"{source}\nHARD_CASES = (*HARD_CASES, {timed!r}, {', '.join(map(repr, odd))})\n",
-        "kernels/mla/_honest.py": folder / "_honest.py",
+        **{f"kernels/mla/{path.name}": path for path in folder.glob("_*.py")},
     }
     toy = {f"kernels/toy/{name}.py": folder / "toy" / f"{name}.py" for name in ("problem", "reference", "plain")}
     return {

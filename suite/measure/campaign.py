@@ -58,15 +58,15 @@ class Campaign:
     _witnesses: bool = False
 
     def __post_init__(self) -> None:
-        self._scratch = _scratch_parent(self.crew.log_path.parent) / f"kernelgate-{self.run_id}"
-        shutil.rmtree(self._scratch, ignore_errors=True)  # it is there where the run was killed and is resumed
-        self._scratch.mkdir(mode=0o700)
+        self.scratch = _scratch_parent(self.crew.log_path.parent) / f"kernelgate-{self.run_id}"
+        shutil.rmtree(self.scratch, ignore_errors=True)  # it is there where the run was killed and is resumed
+        self.scratch.mkdir(mode=0o700)
         self._tree = tree_stamps(self.crew.root)
 
     def close(self) -> None:
         """End all workers and remove the outputs that they left."""
         self.crew.close()
-        shutil.rmtree(self._scratch, ignore_errors=True)
+        shutil.rmtree(self.scratch, ignore_errors=True)
 
     def describe(self, kernels: list[str], problems: list[str]) -> dict[str, Any]:
         """Which kernels run which problems, and why others do not. See `describe.describe`.
@@ -104,7 +104,7 @@ class Campaign:
 
     def canary(self) -> dict[str, Any]:
         """Whether this machine tells twins from a known slowdown; see canary.py. RunError where it cannot be asked."""
-        message = {"op": "canary", "device": asdict(self.crew.chosen.device), "seed": self._seed("canary"),
+        message = {"op": "canary", "device": asdict(self.crew.chosen.device), "seed": self.draw_seed("canary"),
                    "cache_bytes": self.crew.chosen.last_level_cache_bytes}  # fmt: skip
         with Stopwatch(self.phases_s, "canary"):
             reply = self.crew.request("referee", message, CASE_TIMEOUT_S)
@@ -126,10 +126,10 @@ class Campaign:
 
     def check(self, kernel: KernelInfo, problem: str, distribution: str) -> dict[str, Any]:
         """Run one case, have the referee judge its outputs, and journal the result. Returns the check's record."""
-        seed = self._seed("check", problem, distribution)
+        seed = self.draw_seed("check", problem, distribution)
         record = {"kernel": kernel.id, "problem": problem, "distribution": distribution, "seed": seed}
-        role, device, tensors_on = self._place(kernel, problem)
-        folder = Path(tempfile.mkdtemp(dir=self._scratch))
+        role, device, tensors_on = self.place(kernel, problem)
+        folder = Path(tempfile.mkdtemp(dir=self.scratch))
         with Stopwatch(self.phases_s, "check"):
             if device is None:
                 reply = {"status": "skipped", "reason": "not_supported", "sentence": "no interpreter can run it"}
@@ -147,7 +147,7 @@ class Campaign:
         self._refuse_changed_tree([kernel.id])
         return entry
 
-    def _place(self, kernel: KernelInfo, problem: str) -> tuple[str, Device | None, str]:
+    def place(self, kernel: KernelInfo, problem: str) -> tuple[str, Device | None, str]:
         """Which worker runs a case, what it plans for, and where its tensors lie."""
         device = self.crew.chosen.device
         if kernel.uses_triton and device.kind == "cpu":
@@ -160,12 +160,7 @@ class Campaign:
         message = {"op": "referee", "problem": record["problem"], "tensors_on": tensors_on, "seed": record["seed"],
                    "distribution": record["distribution"], "outputs": outputs,
                    "factors": self.factors.get(record["kernel"], {}), "redraw_seed": redraw_seed}  # fmt: skip
-        reply = self.crew.request("referee", message, CASE_TIMEOUT_S)
-        if reply["status"] == "failed":  # it ran no kernel of anyone's
-            raise RunError(
-                f"The referee could not judge {record['kernel']} on {record['problem']}. {reply['sentence']}"
-            )
-        return reply
+        return ask_referee(self.crew, message, record["kernel"], record["problem"])
 
     def _journal_check(self, record: dict[str, Any], stage: str) -> dict[str, Any]:
         names = ("kernel", "problem", "distribution", "seed", "status", "reason", "sentence")
@@ -212,8 +207,8 @@ class Campaign:
 
     def _measure(self, launch_id: str, problem: str, kernels: list[str], phases_s: dict[str, float]) -> set[str]:
         """One problem in one launch. Kept outputs of timed calls are judged before the times count."""
-        seed = self._seed("launch", problem, launch_id)
-        folder = Path(tempfile.mkdtemp(dir=self._scratch))
+        seed = self.draw_seed("launch", problem, launch_id)
+        folder = Path(tempfile.mkdtemp(dir=self.scratch))
         reply, failures, source = ProblemLaunch(self.crew, problem, seed, folder, phases_s, self._witnesses).measure(
             kernels
         )
@@ -268,9 +263,18 @@ class Campaign:
         self._journal_check(record | reply, "timed")
         return None if reply["status"] == "correct" else {"reason": reply["reason"], "sentence": reply["sentence"]}
 
-    def _seed(self, *what: str) -> int:
+    def draw_seed(self, *what: str) -> int:
+        """The seed of whatever is named so in this run."""
         digest = hashlib.sha256("/".join([str(self.seed), *what]).encode()).digest()
         return int.from_bytes(digest[:6], "big")
+
+
+def ask_referee(crew: Crew, message: dict[str, Any], kernel: str, problem: str) -> dict[str, Any]:
+    """The referee's reply. RunError where it gives none: it ran no kernel of anyone's."""
+    reply = crew.request("referee", message, CASE_TIMEOUT_S)
+    if reply["status"] == "failed":
+        raise RunError(f"The referee could not judge {kernel} on {problem}. {reply['sentence']}")
+    return reply
 
 
 def problem_entry(problem: str) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from kernels.discover import KernelInfo, load_problems, load_properties, problem
 from kernels.problem import Problem
 from kernels.property import PropertySuite
 
-from .campaign import CASE_TIMEOUT_S, Campaign
+from .campaign import CASE_TIMEOUT_S, Campaign, ask_referee
 from .crew import RunError
 from .stopwatch import Stopwatch
 
@@ -82,7 +82,7 @@ class _Search:
         """Records of all problems, or of the smallest wrong one."""
         from hypothesis import strategies as st
 
-        role, device, tensors_on = self.campaign._place(self.kernel, self._some_problem())  # noqa: SLF001
+        role, device, tensors_on = self.campaign.place(self.kernel, self._some_problem())
         if device is None:
             return []
         self.place = role, asdict(device), tensors_on
@@ -124,12 +124,12 @@ class _Search:
 
     def _examine(self, example: _Example) -> Record:
         (role, device, tensors_on), problem, distribution = self.place, example.problem, example.distribution
-        seed = self.campaign._seed("property", problem_key(problem), distribution, str(self.seed))  # noqa: SLF001
+        seed = self.campaign.draw_seed("property", problem_key(problem), distribution, str(self.seed))
         names = list(self.suite.properties)
         names = (names[example.first :] + names)[: min(NUM_PROPERTIES, len(names))]
         case = {"family": self.kernel.family, "task": self.task, "fields": problem.field_values(),
                 "tensors_on": tensors_on, "seed": seed, "distribution": distribution}  # fmt: skip
-        folder = Path(tempfile.mkdtemp(dir=self.campaign._scratch))  # noqa: SLF001
+        folder = Path(tempfile.mkdtemp(dir=self.campaign.scratch))
         library = self.kernel.id in self.campaign.crew.libraries([self.kernel.id])
         message = {"op": "property", "kernels": [self.kernel.id], "library": library, "case": case, "device": device,
                    "properties": names, "output_dir": str(folder),
@@ -139,9 +139,7 @@ class _Search:
         if reply["status"] == "ran":
             factors = self.campaign.factors.get(self.kernel.id, {})
             message = {"op": "referee_property", "case": case, "kept": kept, "factors": factors}
-            reply = self.campaign.crew.request("referee", message, CASE_TIMEOUT_S)
-            if reply["status"] == "failed":  # it ran no kernel of anyone's
-                raise RunError(f"The referee could not judge {self.kernel.id} on {problem.id}. {reply['sentence']}")
+            reply = ask_referee(self.campaign.crew, message, self.kernel.id, problem.id)
         shutil.rmtree(folder, ignore_errors=True)
         record = {"kernel": self.kernel.id, "problem": problem_key(problem), "distribution": distribution, "seed": seed}
         verdict = {name: reply[name] for name in ("status", "reason", "sentence")}

@@ -22,7 +22,7 @@ from kernels.discover import BASE_PREFIX, discover
 
 from ..device.clocks import memory_used_bytes
 from ..device.detect import ChosenDevice
-from ..record.source import MEASURED_FOLDERS
+from ..record.source import MEASURED_FOLDERS, copy_measured
 from .compile import WITHOUT_LINE_INFO
 from .fence import limits_here
 from .process import Answer, Worker, WorkerError
@@ -227,7 +227,5 @@ class Crew:
         """A copy of the tree from before any kernel ran, without compiled files: what it judges by, no kernel edits."""
         if self._referee_root is None:
             self._referee_root = Path(tempfile.mkdtemp(prefix="kernelgate-referee-"))
-            for part in MEASURED_FOLDERS:
-                ignore = shutil.ignore_patterns("__pycache__", "selftest")
-                shutil.copytree(self.root / part, self._referee_root / part, ignore=ignore)
+            copy_measured(self.root, self._referee_root)
         return self._referee_root

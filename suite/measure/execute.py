@@ -83,7 +83,7 @@ def run_once(place: Place, case: Problem, own_case: Problem, inputs: Inputs, pre
             poison_pool(place.tensors_on, case)
             outputs = implementation.run(inputs, state)
             require_tensors(outputs, place.tensors_on)
-            at_once = {name: output.clone() for name, output in outputs.items()}
+            at_once = copies(outputs)
             synchronize(place.tensors_on)
             fault = _fault(inputs, before, outputs, at_once, place.tensors_on == "cpu")
             if not fault and place.tensors_on == place.device.torch_name:  # Triton's interpreter is too slow for two
@@ -199,6 +199,11 @@ def shared_memory(inputs: Inputs, outputs: Outputs) -> str | None:
         if tensor.numel() and other != name:
             return f"{name} with {other}"
     return None
+
+
+def copies(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """In memory of their own."""
+    return {name: tensor.clone() for name, tensor in tensors.items()}
 
 
 def fixed_inputs(problem: Problem, inputs: Inputs) -> Inputs:

@@ -79,25 +79,17 @@ def measure_problem(ask: Ask, **fields: Any) -> dict[str, Any]:
         session = Session(
             case, inputs, target, ask, Path(request.output_dir), phases_s, request.budget_s, request.max_blocks
         )
-        whose: dict[str, Any] = {}
         try:
             with untouched("in timed calls"):
                 measurements, kept = session.measure(contestants)
                 if request.witness:
                     session.witness(contestants, _medians_us(measurements))
             with Stopwatch(phases_s, "check"):
-                harm = _harm(case, inputs, before_calls, target.torch_name)
+                _refuse_harm(case, inputs, before_calls, target.torch_name)
         except tuple(HARM) as error:
-            harm, whose = (HARM[type(error)], str(error)), culprit(error)
+            reply = {"status": "incorrect", "reason": HARM[type(error)], "sentence": str(error), "poisoned": True}
+            return reply | {"phases_s": phases_s} | culprit(error)
         cost = vars(case.cost(inputs))
-    if harm:
-        return {
-            "status": "incorrect",
-            "reason": harm[0],
-            "sentence": harm[1],
-            "phases_s": phases_s,
-            "poisoned": True,
-        } | whose
     return {
         "status": "ran",
         "measurements": measurements,
@@ -112,17 +104,14 @@ def _medians_us(measurements: list[dict[str, Any]]) -> dict[str, float]:
     return {kernel: statistics.median(times) for m in measurements for kernel, times in m["times_us"].items()}
 
 
-def _harm(
-    problem: Problem, inputs: Inputs, checksums_before: dict[str, int], torch_device: str
-) -> tuple[str, str] | None:
-    """(reason, sentence) where the timed calls did what no call may."""
+def _refuse_harm(problem: Problem, inputs: Inputs, checksums_before: dict[str, int], torch_device: str) -> None:
+    """Raise where the timed calls did what no call may."""
     after = checksums(fixed_inputs(problem, inputs))
     changed = [name for name, value in after.items() if value != checksums_before[name]]
     if changed:
-        return "inputs_changed", f"In timed calls its inputs were changed: {', '.join(changed)}."
+        raise InputsChangedError(f"In timed calls its inputs were changed: {', '.join(changed)}.")
     if torch_device == "cpu" and keeps_computing():
-        return "outside_interval", "Its process keeps computing after the last timed call has returned."
-    return None
+        raise OutsideWorkError("Its process keeps computing after the last timed call has returned.")
 
 
 def _prepare_all(

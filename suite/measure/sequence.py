@@ -17,7 +17,7 @@ from ..device.timer import Step, TimedCall
 from .blame import blamed, blaming
 from .caches import reset_persisting_lines
 from .drawn import Drawn, InputsChangedError
-from .execute import checksums, fixed_inputs
+from .execute import checksums, copies, fixed_inputs
 from .tampering import Snapshot
 
 Ask = Callable[[dict[str, Any]], dict[str, Any]]
@@ -125,8 +125,3 @@ def poison(outputs: Outputs) -> None:
     for output in outputs.values():
         if output.is_floating_point():
             output.fill_(float("nan"))
-
-
-def copies(outputs: Outputs) -> Outputs:
-    """In memory of their own."""
-    return {name: output.clone() for name, output in outputs.items()}

@@ -24,7 +24,7 @@ from ..device.device_records import TimerError
 from ..device.timer import CaptureError, GraphRecords, PerfCounter, QueuedEvents, TimedCall, Timer
 from ..judge.check import compare
 from .drawn import Drawn
-from .execute import plan_inputs, save_outputs, synchronize
+from .execute import copies, plan_inputs, save_outputs, synchronize
 from .sequence import Ask, Sequence, surroundings
 from .stopwatch import Stopwatch
 
@@ -140,7 +140,7 @@ class Session:
     def _graph_safety(self, captured: list[Contestant]) -> dict[str, bool]:
         """Whether each captured graph, replayed after the lengths changed, still gives what a fresh plan gives."""
         plan = plan_inputs(self.problem, self.inputs)
-        saved = {name: tensor.clone() for name, tensor in plan.items()}
+        saved = copies(plan)
         if not self.problem.shorten(self.inputs, self.drawn.generator.manual_seed(secrets.randbelow(1 << 48))):
             return {}
         safe = {}

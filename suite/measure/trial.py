@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import secrets
-import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from kernels.discover import KernelInfo, discover
 from kernels.problem import Cost
 
 from ..device.detect import PROJECT_ROOT, ChosenDevice
+from ..record.source import copy_measured
 from .campaign import Campaign
 from .crew import Crew
 
@@ -101,9 +101,7 @@ def trial(
 
 def copy_project(root: Path, additions: Mapping[str, str | Path]) -> Path:
     """Copy kernels/ and suite/ to `root` (new), then write `additions`, which may replace what was copied."""
-    for part in ("kernels", "suite"):
-        ignore = shutil.ignore_patterns("__pycache__", "selftest")
-        shutil.copytree(PROJECT_ROOT / part, root / part, ignore=ignore)
+    copy_measured(PROJECT_ROOT, root)
     for name, content in additions.items():
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,6 +30,12 @@ def source_state(root: str | Path) -> dict[str, Any]:
     if not git_sha or status is None:
         return {"git_sha": None, "dirty": None, "tree_sha256": tree_sha256}
     return {"git_sha": git_sha, "dirty": bool(status), "tree_sha256": tree_sha256}
+
+
+def copy_measured(root: Path, target: Path) -> None:
+    """Copy MEASURED_FOLDERS from `root` into `target`, without compiled files and selftests."""
+    for part in MEASURED_FOLDERS:
+        shutil.copytree(root / part, target / part, ignore=shutil.ignore_patterns("__pycache__", "selftest"))
 
 
 def tree_stamps(root: Path) -> dict[str, tuple[int, int]]:

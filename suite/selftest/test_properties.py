@@ -155,7 +155,7 @@ class InProcess:
 
     def __post_init__(self) -> None:
         self.crew = self.journal = self
-        self._scratch, self.factors = self.folder, dict[str, Any]()
+        self.scratch, self.factors = self.folder, dict[str, Any]()
         self.phases_s, self.events = dict[str, float](), list[dict[str, Any]]()
 
     def append(self, event: dict[str, Any]) -> None:
@@ -164,10 +164,10 @@ class InProcess:
     def libraries(self, kernels: list[str]) -> list[str]:
         return kernels  # nothing is looked for in this process, which is not the kernel's
 
-    def _place(self, kernel: Any, problem: str) -> tuple[str, Device, str]:
+    def place(self, kernel: Any, problem: str) -> tuple[str, Device, str]:
         return "interpreter", CPU, "cpu"  # for tiny problems
 
-    def _seed(self, *what: str) -> int:
+    def draw_seed(self, *what: str) -> int:
         return sum(map(ord, "".join(what)))
 
     def request(self, role: str, message: dict[str, Any], timeout_s: float) -> dict[str, Any]:

@@ -82,5 +82,17 @@ def decode(inputs, state: State, outputs=None) -> dict[str, torch.Tensor]:
     return outputs
 
 
+def decode_gathered(q, gathered, state: State) -> dict[str, torch.Tensor]:
+    """The whole answer from each sequence's rows as `gather` gives them."""
+    outputs = empty_outputs(q)
+    outputs["out"].zero_()
+    outputs["lse"].fill_(float("-inf"))
+    for b, kv in enumerate(gathered):
+        if len(kv):
+            scale = state.problem.softmax_scale
+            outputs["out"][b], outputs["lse"][b] = attend(q[b].float(), kv, scale, _mask(state, b))
+    return outputs
+
+
 def _mask(state: State, b: int):
     return state.hidden[b] if state.problem.seq_len_q > 1 else None

@@ -28,14 +28,7 @@ def plan(problem, plan_inputs, device):
 
 def run(inputs, planned):
     state, gathered = planned
-    q, outputs = inputs["q"], _honest.empty_outputs(inputs["q"])
-    outputs["out"].zero_()
-    outputs["lse"].fill_(float("-inf"))
-    for b, kv in enumerate(gathered):
-        if len(kv):
-            hidden = state.hidden[b] if state.problem.seq_len_q > 1 else None
-            outputs["out"][b], outputs["lse"][b] = _honest.attend(q[b].float(), kv, state.problem.softmax_scale, hidden)
-    return outputs
+    return _honest.decode_gathered(inputs["q"], gathered, state)
 
 
 KERNEL = Kernel(origin=Origin.HAND, tasks=("decode",), plan=plan, run=run)
