@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import itertools
 import signal
-import subprocess
 import time
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +20,21 @@ PROBLEMS = ("toy/product-n512", "toy/product-n640")
 DEADLINE_S = 60
 
 FULL_DISK = DISK.format(code="ENOSPC")
+CUT = """
+import itertools, os, signal
+from suite.record.journal import Journal
+
+extend, measured = Journal.extend, itertools.count(1)
+
+def extend_and_cut(self, events):
+    events = list(events)
+    extend(self, events)
+    if any(e["event"] == "measurement" and next(measured) == {measurements} for e in events):
+        os.kill(os.getpid(), signal.{how})
+
+Journal.extend = extend_and_cut
+"""
+"""For conftest.py: sent from within, since a test that watches from outside may look too late."""
 
 
 def measured(events: Events) -> list[tuple[str, str]]:
@@ -34,26 +47,16 @@ def checked(events: Events) -> Counter[tuple[str, ...]]:
     return Counter(tuple(e[n] for n in names) for e in events if e["event"] == "check" and e["stage"] == "correctness")
 
 
-def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str] | None = None) -> None:
+def cut_off(project: ToyProject, measurements: int, how: signal.Signals) -> Outcome:
+    """Go on with the run, which gets a signal as soon as so many more measurements are on disk."""
+    conftest = project.add_to_conftest(CUT.format(measurements=measurements, how=how.name))
+    outcome = project.pytest(*ARGUMENTS, "--resume", "runs/cut")
+    (project.root / "conftest.py").write_text(conftest)
     deadline = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come to that"
-        assert process is None or process.poll() is None, process.communicate()[0]
+    while project.worker_pids():
+        assert time.monotonic() < deadline, "a worker outlives its run"
         time.sleep(0.02)
-
-
-def cut_off(project: ToyProject, arguments: tuple[str, ...], measurements: int, how: signal.Signals) -> Outcome:
-    """Start a run, and send it a signal once it has written so many measurements."""
-    process = project.start(*ARGUMENTS, *arguments)
-    try:
-        wait_until(lambda: len(measured(project.events("cut"))) >= measurements, process)
-        wait_until(lambda: len(project.worker_pids()) >= 2, process)  # the referee and the launch
-        process.send_signal(how)
-        text, _ = process.communicate(timeout=DEADLINE_S)
-    finally:
-        process.kill()
-    wait_until(lambda: project.worker_pids() == [])  # no worker outlives its run
-    return Outcome(process.returncode, text)
+    return outcome
 
 
 @pytest.fixture(scope="module")
@@ -67,9 +70,9 @@ def stages(project: ToyProject) -> dict[str, tuple[Outcome, Events]]:
     conftest = project.add_to_conftest(FULL_DISK)
     found = {"full": (project.pytest(*ARGUMENTS, "--run-dir", "runs/cut"), project.events("cut"))}
     (project.root / "conftest.py").write_text(conftest)
-    found["killed"] = (cut_off(project, ("--resume", "runs/cut"), 3, signal.SIGKILL), project.events("cut"))
+    found["killed"] = (cut_off(project, 2, signal.SIGKILL), project.events("cut"))
     assert not (project.root / "runs/cut/run.json").exists()
-    found["interrupted"] = (cut_off(project, ("--resume", "runs/cut"), 4, signal.SIGINT), project.events("cut"))
+    found["interrupted"] = (cut_off(project, 1, signal.SIGINT), project.events("cut"))
     assert project.run("cut")["exit_status"] == 2
     found["done"] = (project.pytest(*ARGUMENTS, "--resume", "runs/cut"), project.events("cut"))
     return found
