@@ -18,7 +18,7 @@ SENTENCE_CHARS = 240
 JOBS_ON_CPU, JOBS_ON_GPU = 2, 12
 
 
-def run(out: Path | None = None, gpu: str = "auto", jobs: int | None = None, only: str = "", launches: int = 1) -> int:
+def run(out: Path | None = None, gpu: str = "auto", jobs: int | None = None, only: str = "") -> int:
     """Judge all adversaries of the device's kind, print the table, and write it to `out` as markdown.
 
     `only` selects names and classes that contain it. Returns 1 where a cheat was missed, caught for a wrong reason, or
@@ -35,7 +35,7 @@ def run(out: Path | None = None, gpu: str = "auto", jobs: int | None = None, onl
         console.print(Text(plain(done) if judged.as_expected else complaint(judged)))
 
     lanes = jobs or (JOBS_ON_CPU if kind == "cpu" else JOBS_ON_GPU)
-    results = judge(chosen, selected, courses_for(kind), lanes, launches, told)
+    results = judge(chosen, selected, courses_for(kind), lanes, told)
     console.print(as_table(results))
     console.print(Text(summary(results, len(everyone), kind, time.monotonic() - started)))
     for judged in results:

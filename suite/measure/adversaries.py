@@ -33,6 +33,8 @@ from .trial import Trial, trial
 FOLDER = Path("suite", "selftest", "adversaries")
 FAMILY_OF_MOST = "mla"
 HONEST_IN_A_LAUNCH = 12
+CHEATS_LAUNCHES = 3
+"""Unless an earlier one shows it: outputs are drawn at random for the referee, and a gate has five launches or more."""
 LEAVES_NOTHING = frozenset({"precision lowered", "special cased to the sweep", "outputs of the wrong form"})
 """Classes whose cheats are wrong and nothing else: those of a class are checked in one process."""
 WRITES_FILES = "files of the project"
@@ -125,7 +127,6 @@ def judge(
     adversaries: Sequence[Adversary],
     courses: Mapping[str, Course],
     jobs: int = 1,
-    launches: int = 1,
     told: Callable[[Judged], None] = lambda judged: None,
 ) -> list[Judged]:
     """Try every adversary, `jobs` at a time; `told` hears of each as it ends. Returns them in the given order.
@@ -146,7 +147,7 @@ def judge(
 
     def lane() -> None:
         try:
-            with _Lane(chosen, adversaries, courses, launches, turn) as own:
+            with _Lane(chosen, adversaries, courses, turn) as own:
                 while not work.empty() and not errors:
                     for judged in own.judge(work.get_nowait()):
                         report(judged)
@@ -202,10 +203,9 @@ class _Lane:
         chosen: ChosenDevice,
         adversaries: Sequence[Adversary],
         courses: Mapping[str, Course],
-        launches: int,
         turn: AbstractContextManager[Any] | None,
     ) -> None:
-        self.chosen, self.courses, self.launches, self.turn = chosen, courses, launches, turn
+        self.chosen, self.courses, self.turn = chosen, courses, turn
         self.additions: dict[str, str | Path] = {}
         for course in courses.values():
             self.additions |= course.additions
@@ -228,7 +228,7 @@ class _Lane:
         for place, cheat in enumerate(group):
             fresh = place == 0 or self.tree == ""
             outcome = audition(
-                self._clean_trial(), cheat.kernel, course.timed, course.rival, self.launches, course.check_only, fresh
+                self._clean_trial(), cheat.kernel, course.timed, course.rival, CHEATS_LAUNCHES, course.check_only, fresh
             )
             judged = Judged(cheat, outcome)
             if not judged.as_expected or cheat.cheat_class == WRITES_FILES:  # who knows what it left behind
@@ -239,7 +239,7 @@ class _Lane:
         fresh_workers(trial)
         outcomes = {a.kernel: check(trial, a.kernel, [*course.timed, *course.check_only]) for a in group}
         right = [kernel for kernel, outcome in outcomes.items() if outcome is None]
-        beside = time_beside(trial, right, course.timed, course.rival, self.launches)
+        beside = time_beside(trial, right, course.timed, course.rival, launches=1)
         return [Judged(a, outcomes[a.kernel] or beside[a.kernel]) for a in group]
 
     def _clean_trial(self) -> Trial:

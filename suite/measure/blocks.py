@@ -18,6 +18,9 @@ from .process import WorkerError
 KEPT_BLOCKS = 2
 """Of each measurement, for the referee. A kernel that skips its work in so many calls that its median falls skips it in
 half of them: it goes unseen with probability 1/4 in one launch, and 1/1000 in five."""
+OUTPACED = 0.9
+"""Where calls are told one by one, one that took less than this share of every earlier one of its kernel is kept too:
+the first that skips its work."""
 MAX_CALLS = 100_000
 HOST_SHARE, HOST_SLACK_US = 0.6, 1000.0
 """A call that the host times lies within what the parent waited for it: its reported median must be this share of the
@@ -56,7 +59,17 @@ class Sequence:
     def kept_calls(self) -> list[tuple[int, str, int]]:
         """(call, kernel, seed) of all whose outputs must have been handed over."""
         rows = enumerate(zip(self.kernels, self.seeds, strict=True))
-        return [(call, kernel, seed) for call, (kernel, seed) in rows if self.block(call) in self.kept]
+        return [(call, kernel, seed) for call, (kernel, seed) in rows if self.keeps(call)]
+
+    def keeps(self, call: int) -> bool:
+        """Whether the outputs of a call that is over go to the referee."""
+        return self.block(call) in self.kept or self._outpaces(call)
+
+    def _outpaces(self, call: int) -> bool:
+        told_us = self.told_us[call]
+        earlier = zip(self.told_us[:call], self.kernels[:call], strict=True)
+        earlier_us = [time_us for time_us, kernel in earlier if time_us and kernel == self.kernels[call]]
+        return bool(told_us and earlier_us) and told_us < OUTPACED * min(earlier_us)
 
     def told_by_kernel(self) -> dict[str, list[float]] | None:
         """Times as they were told call by call; None where they were not."""
@@ -111,7 +124,7 @@ class BlockSource:
             raise ValueError("calls come one after the other")
         if len(sequence.told_us) < index:
             sequence.told(None, 0.0)
-        keep_previous = bool(index) and sequence.block(index - 1) in sequence.kept
+        keep_previous = bool(index) and sequence.keeps(index - 1)
         seed = 0
         if index < sequence.calls:
             same = sequence.shared and index and sequence.block(index) == sequence.block(index - 1)

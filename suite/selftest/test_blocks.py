@@ -53,6 +53,17 @@ def test_kept_calls_are_whole_blocks_and_told_after_the_call() -> None:
     assert len(kept) == KEPT_BLOCKS * len(KERNELS)
 
 
+def test_a_call_that_outpaces_all_before_it_is_kept_too() -> None:
+    source, told_us = BlockSource(), [100.0, 100.0, 95.0, 50.0, 80.0, 49.0]  # of a and b in turn
+    ask(source, 0)
+    for index, time_us in enumerate(told_us, start=1):
+        source.answer({"ask": "told", "sequence": 1, "time_us": time_us})
+        ask(source, index)
+    sequence = source.sequences[1]
+    beyond = {call for call, _, _ in sequence.kept_calls() if sequence.block(call) not in sequence.kept}
+    assert beyond == {call for call in (3, 4) if sequence.block(call) not in sequence.kept}
+
+
 @pytest.mark.parametrize("changes", [
     {"index": 2}, {"index": -1}, {"sequence": 2}, {"sequence": "x"}, {"ask": "seed"}, {"ask": None},
     {"ask": "told", "time_us": None},
