@@ -57,7 +57,8 @@ class Kernel:
     """Tasks of the family that it solves: ("decode",)."""
     run: Callable[[Inputs, Any], Outputs]
     """`run(inputs, state) -> outputs`: all work on the inputs' device, on the current stream, without a host
-    synchronisation where possible. Returns freshly allocated outputs by name."""
+    synchronisation where possible. Returns freshly allocated outputs by name, but for rows that it updates in place
+    (`Problem.updated_rows`)."""
     plan: Callable[[Any, Inputs, Device], Any] = problem_is_state
     """`plan(problem, plan_inputs, device) -> state`: every launch decision. Sees lengths and tables
     (`Problem.plan_inputs`), no other tensor. With inputs on device `meta` it must still decide, from shapes alone."""

@@ -154,6 +154,14 @@ class Problem(ABC):
                 changes.append(Edit(name, rows, (-table[rows].float()).to(tensor.dtype)))
         return changes
 
+    def updated_rows(self, inputs: Inputs) -> dict[str, torch.Tensor]:
+        """Rows that a call writes into its inputs, in place: name -> [n] int64, none twice.
+
+        The input is seen as [rows, last dimension]. What a call leaves in these rows is an output under the input's
+        name, [n, last dimension], that `run` does not return; all else in the input must stay as it is.
+        """
+        return {}
+
     def shorten(self, inputs: Inputs, generator: torch.Generator) -> bool:
         """Refill `plan_inputs` in place with other, not larger, lengths; False where the task has none.
 

@@ -104,6 +104,8 @@ class MLADecode(Problem):
     def make_inputs(self, seed: int, device: str, distribution: str = "normal") -> Inputs:
         import torch
 
+        from ..paging import draw_block_table
+
         dtype, kv_dtype = getattr(torch, self.dtype), getattr(torch, self.kv_dtype)
         q_shape = (self.batch, self.seq_len_q, self.num_heads, HEAD_DIM)
         if device == "meta":
@@ -117,7 +119,9 @@ class MLADecode(Problem):
             }
         q_scale, kv_scale = {"normal": (1.0, 1.0), "peaked": (4.0, 1.0), "flat": (0.1, 0.1)}[distribution]
         seq_lens = torch.tensor(self._lengths(), dtype=torch.int32)
-        block_table, num_pages = self._draw_block_table(seq_lens, torch.Generator().manual_seed(seed + 1))
+        block_table, num_pages = draw_block_table(
+            seq_lens, self.page_size, self.max_pages, torch.Generator().manual_seed(seed + 1)
+        )
         generator = torch.Generator(device).manual_seed(seed)
         kv_cache = _draw(num_pages * self.page_size, kv_scale, kv_dtype, generator).view(
             num_pages, self.page_size, HEAD_DIM
@@ -162,17 +166,6 @@ class MLADecode(Problem):
         if self.lengths == "empties":
             return [(0, q, s)[i % 3] for i in range(self.batch)]
         return [s] * self.batch
-
-    def _draw_block_table(self, seq_lens: torch.Tensor, generator: torch.Generator) -> tuple[torch.Tensor, int]:
-        """Pages in random order, none shared between sequences; returns the table and the number of pages."""
-        import torch
-
-        pages_used = (seq_lens + self.page_size - 1) // self.page_size
-        num_pages = max(1, int(pages_used.sum()))
-        order = torch.randperm(num_pages, generator=generator, dtype=torch.int32)
-        table = torch.randint(0, num_pages, (self.batch, self.max_pages), generator=generator, dtype=torch.int32)
-        table[torch.arange(self.max_pages) < pages_used[:, None]] = order[: int(pages_used.sum())]
-        return table, num_pages
 
     def output_specs(self) -> dict[str, TensorSpec]:
         rows = (self.batch, self.seq_len_q, self.num_heads)

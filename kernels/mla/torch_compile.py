@@ -9,12 +9,12 @@ would cost the LSE its tolerance.
 from __future__ import annotations
 
 import functools
-import types
 from collections.abc import Callable
 
 import torch
 
 from ..device import Device
+from ..inductor import compiled, warm_up
 from ..kernel import Kernel, Origin
 from ..problem import Inputs, Outputs, Problem
 from .problem import HEAD_DIM, KV_LORA_RANK, MLADecode
@@ -51,10 +51,7 @@ def _bmm_float32(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 
 @functools.cache
 def _compiled(problem: MLADecode, torch_device: str) -> Decode:
-    """Compiled once per problem. Dynamo limits recompilations per code object, hence a code object of its own."""
-    own = types.FunctionType(decode.__code__.replace(), decode.__globals__, decode.__name__)
-    compiled: Decode = torch.compile(own, fullgraph=True, dynamic=False)
-    return compiled
+    return compiled(decode)
 
 
 def plan(problem: Problem, plan_inputs: Inputs, device: Device) -> tuple[Decode, float]:
@@ -65,17 +62,9 @@ def plan(problem: Problem, plan_inputs: Inputs, device: Device) -> tuple[Decode,
 
 def run(inputs: Inputs, state: tuple[Decode, float]) -> Outputs:
     """One call of the compiled function; the first one compiles."""
-    compiled, softmax_scale = state
-    out, lse = compiled(inputs["q"], inputs["kv_cache"], inputs["block_table"], inputs["seq_lens"], softmax_scale)
+    function, softmax_scale = state
+    out, lse = function(inputs["q"], inputs["kv_cache"], inputs["block_table"], inputs["seq_lens"], softmax_scale)
     return {"out": out, "lse": lse}
-
-
-def warm_up() -> None:
-    """Dynamo and Inductor take seconds to import. Imports only: with a trivial function compiled for the CPU as well,
-    launches on an H200's server took 48 s instead of 24 (Inductor's probing of the CPU is the likely cause)."""
-    from torch._inductor import compile_fx  # noqa: F401 - imported to be there
-    from torch._inductor.codegen import cuda_combined_scheduling, triton  # noqa: F401 - likewise
-    from torch._inductor.runtime import triton_heuristics  # noqa: F401 - likewise
 
 
 def supports(problem: Problem, device: Device) -> str | None:

@@ -19,6 +19,7 @@ import torch
 from kernels import discover
 from kernels.kernel import Origin
 from kernels.problem import Inputs, Outputs, Problem, TensorSpec, Tolerance
+from kernels.updates import taken_updates
 
 
 def referee(
@@ -64,7 +65,8 @@ def wrong_output(sentence: str, errors: dict[str, dict[str, float]]) -> dict[str
 def expected_outputs(problem: Problem, inputs: Inputs) -> Outputs:
     """The reference's outputs, in float32."""
     with torch.inference_mode():
-        return {name: value.float() for name, value in reference_of(problem)(inputs, problem).items()}
+        outputs = reference_of(problem)(inputs, problem) | taken_updates(problem, inputs)
+        return {name: value.float() for name, value in outputs.items()}
 
 
 def compare(actual: torch.Tensor, expected: torch.Tensor, tolerance: Tolerance) -> tuple[dict[str, float], str | None]:

@@ -20,6 +20,7 @@ from kernels import discover
 from kernels.device import Device
 from kernels.kernel import Kernel
 from kernels.problem import Inputs, Outputs, Problem
+from kernels.updates import spoil_updates, taken_updates
 
 from .blame import culprit
 from .tampering import Tampered, keeps_computing, load_watched, module_of, untouched
@@ -73,6 +74,7 @@ def run_once(place: Place, case: Problem, own_case: Problem, inputs: Inputs, pre
     """One call on these inputs, judged as far as only the process that it ran in can. `own_case` is `case` as the
     kernel's own tree knows it; files of outputs begin with `prefix`."""
     implementation = load_watched(place.kernel, place.library)
+    spoil_updates(case, inputs)
     before = checksums(inputs)
     with untouched("when it was run", module_of(place.kernel), place.library):
         reason = why_not(implementation, own_case, place.device)
@@ -83,31 +85,33 @@ def run_once(place: Place, case: Problem, own_case: Problem, inputs: Inputs, pre
             poison_pool(place.tensors_on, case)
             outputs = implementation.run(inputs, state)
             require_tensors(outputs, place.tensors_on)
-            at_once = copies(outputs)
+            at_once = copies(outputs) | taken_updates(case, inputs)
             synchronize(place.tensors_on)
-            fault = _fault(inputs, before, outputs, at_once, place.tensors_on == "cpu")
+            fault = _fault(case, inputs, before, outputs, at_once, place.tensors_on == "cpu")
             if not fault and place.tensors_on == place.device.torch_name:  # Triton's interpreter is too slow for two
                 fault = _same_memory(outputs, implementation.run(inputs, state))
             synchronize(place.tensors_on)
     if fault:
         return {"status": "incorrect", "reason": fault[0], "sentence": fault[1]}
-    return {"status": "ran", "outputs": save_outputs(outputs, place.folder, prefix)}
+    return {"status": "ran", "outputs": save_outputs({**at_once, **outputs}, place.folder, prefix)}
 
 
 def _fault(
-    inputs: Inputs, checksums_before: dict[str, int], outputs: Outputs, at_once: Outputs, is_cpu: bool
+    problem: Problem, inputs: Inputs, checksums_before: dict[str, int], outputs: Outputs, at_once: Outputs, is_cpu: bool
 ) -> tuple[str, str] | None:
     """(reason, sentence) where a call did what no call may. `at_once` are copies made right behind it.
 
     Busy host threads count on a CPU only: beside a GPU they are compilers' and libraries', and compute no output.
     """
     time.sleep(LATE_S)
-    late = [name for name, output in outputs.items() if not torch.equal(_words(output), _words(at_once[name]))]
+    now = outputs | taken_updates(problem, inputs)
+    late = [name for name, output in now.items() if not torch.equal(_words(output), _words(at_once[name]))]
     if late:
         return (
             "outside_interval",
             f"Outputs were written after the call, by another stream or thread: {', '.join(late)}.",
         )
+    spoil_updates(problem, inputs)
     changed = [name for name, value in checksums(inputs).items() if value != checksums_before[name]]
     if changed:
         return "inputs_changed", f"It changed its inputs: {', '.join(changed)}."
@@ -206,9 +210,10 @@ def copies(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {name: tensor.clone() for name, tensor in tensors.items()}
 
 
-def fixed_inputs(problem: Problem, inputs: Inputs) -> Inputs:
-    """The inputs that stay the same throughout a launch."""
-    return {name: tensor for name, tensor in inputs.items() if name not in problem.activations}
+def fixed_checksums(problem: Problem, inputs: Inputs) -> dict[str, int]:
+    """Checksums of what stays the same throughout a launch; what calls update in place is spoilt."""
+    spoil_updates(problem, inputs)
+    return checksums({name: tensor for name, tensor in inputs.items() if name not in problem.activations})
 
 
 def is_dense(tensor: torch.Tensor) -> bool:

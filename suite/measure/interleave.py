@@ -23,7 +23,7 @@ from ..device.timer import TimedCall
 from .blame import blamed, culprit
 from .caches import flush_and_touch
 from .drawn import InputsChangedError
-from .execute import checksums, failure, fixed_inputs, plan_inputs, synchronize, why_not
+from .execute import failure, fixed_checksums, plan_inputs, synchronize, why_not
 from .sequence import Ask
 from .session import Contestant, Session
 from .stopwatch import Stopwatch
@@ -75,7 +75,7 @@ def measure_problem(ask: Ask, **fields: Any) -> dict[str, Any]:
             synchronize(target.torch_name)
         with Stopwatch(phases_s, "prepare"):
             contestants, failures = _prepare_all(request, case, inputs, target, before)
-            before_calls = checksums(fixed_inputs(case, inputs))
+            before_calls = fixed_checksums(case, inputs)
         session = Session(
             case, inputs, target, ask, Path(request.output_dir), phases_s, request.budget_s, request.max_blocks
         )
@@ -106,7 +106,7 @@ def _medians_us(measurements: list[dict[str, Any]]) -> dict[str, float]:
 
 def _refuse_harm(problem: Problem, inputs: Inputs, checksums_before: dict[str, int], torch_device: str) -> None:
     """Raise where the timed calls did what no call may."""
-    after = checksums(fixed_inputs(problem, inputs))
+    after = fixed_checksums(problem, inputs)
     changed = [name for name, value in after.items() if value != checksums_before[name]]
     if changed:
         raise InputsChangedError(f"In timed calls its inputs were changed: {', '.join(changed)}.")

@@ -12,12 +12,13 @@ import torch
 
 from kernels.device import Device
 from kernels.problem import Inputs, Outputs, Problem
+from kernels.updates import spoil_updates, taken_updates
 
 from ..device.timer import Step, TimedCall
 from .blame import blamed, blaming
 from .caches import reset_persisting_lines
 from .drawn import Drawn, InputsChangedError
-from .execute import checksums, copies, fixed_inputs
+from .execute import copies, fixed_checksums
 from .tampering import Snapshot
 
 Ask = Callable[[dict[str, Any]], dict[str, Any]]
@@ -51,6 +52,9 @@ class Sequence:
     def steps(self) -> Iterator[Step]:
         """Every timed call."""
         chance, inspected = secrets.SystemRandom(), secrets.randbelow(self.blocks)
+        for calls in self.calls.values():
+            for call in calls:
+                self._spoil(call)
         for block in range(self.blocks):
             reset_persisting_lines(self.device)  # each kernel is called once until the next time
             for kernel in chance.sample(sorted(self.calls), len(self.calls)):
@@ -78,10 +82,9 @@ class Sequence:
         return int(turn["seed"])
 
     def _set_up(self, kernel: str, call: TimedCall, checked: bool, watched: bool) -> None:
-        poison(call.outputs)
         self._before = Snapshot() if watched and not call.replay else None
         self.drawn.draw(self._turn(kernel))
-        self._checksums = self._of_fixed_inputs() if checked else {}
+        self._checksums = fixed_checksums(self.problem, self.drawn.inputs) if checked else {}
 
     def _tell(self, time_us: float) -> None:
         """At once, so that nothing in this process can change it, and the parent's clock stops."""
@@ -89,10 +92,10 @@ class Sequence:
 
     def _look(self, kernel: str, call: TimedCall) -> None:
         """Right behind the call: what other streams or threads write later comes too late."""
-        self._latest = copies(call.outputs)
-        poison(call.outputs)  # the next kernel shall not find the answer there
+        self._latest = copies(call.outputs) | taken_updates(self.problem, self.drawn.inputs)
+        self._spoil(call)  # the next kernel shall not find the answer there
         self._changed.append(self.drawn.changed_activations())
-        if self._checksums and self._of_fixed_inputs() != self._checksums:
+        if self._checksums and fixed_checksums(self.problem, self.drawn.inputs) != self._checksums:
             raise blamed(kernel, InputsChangedError("In a timed call its inputs were changed."))
         if self._before:
             with blaming(kernel):
@@ -103,8 +106,9 @@ class Sequence:
             raise InputsChangedError("In timed calls its activations were changed.")
         self._changed = []
 
-    def _of_fixed_inputs(self) -> dict[str, int]:
-        return checksums(fixed_inputs(self.problem, self.drawn.inputs))
+    def _spoil(self, call: TimedCall) -> None:
+        poison(call.outputs)
+        spoil_updates(self.problem, self.drawn.inputs)
 
 
 def surroundings(problem: Problem, drawn: Drawn, inputs: Inputs, calls: list[TimedCall]) -> None:
@@ -115,8 +119,9 @@ def surroundings(problem: Problem, drawn: Drawn, inputs: Inputs, calls: list[Tim
         drawn.draw(seed)
         drawn.draw(seed)
         copies(call.outputs)
+        taken_updates(problem, inputs)
         torch.stack([drawn.changed_activations()] * 2).any()
-        checksums(fixed_inputs(problem, inputs))
+        fixed_checksums(problem, inputs)
     drawn.restore()
 
 
