@@ -30,7 +30,7 @@ from .stopwatch import Stopwatch
 
 MIN_BLOCKS = 10
 RECORD_ATTEMPTS = 3
-WITNESS_S = 0.06
+WITNESS_S = 0.02
 """How long the parent times each kernel by its own clock."""
 WITNESS_ROUNDS = 2
 
