@@ -70,6 +70,36 @@ def claims(
 
 
 @app.command()
+def judge(  # noqa: PLR0913, PLR0917 - each argument is an option
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A KERNEL, a function run, ModelNew, or C++/CUDA/HIP.")],
+    family: Annotated[str, typer.Option(help="Whose problems it solves.")],
+    task: Annotated[str, typer.Option(help="Which of them, where the family has several tasks.")] = "",
+    gpu: Annotated[str, typer.Option(metavar="DEVICE", help="As pytest's --gpu.")] = "auto",
+    tier: Annotated[str, typer.Option(help="As pytest's --tier.")] = "",
+    form: Annotated[str, typer.Option(help="kernel, function or kernelbench; found out by default.")] = "",
+    run_dir: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where the run is recorded.", show_default=False)
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="PATH", help="Also write the verdict here.", show_default=False)
+    ] = None,
+    add: Annotated[
+        bool, typer.Option("--add", help="File it in kernels/<family>/generated/ if it is accepted.")
+    ] = False,
+    generator: Annotated[str, typer.Option(help="Who wrote it, `name` or `name version`, for --add.")] = "unknown",
+    spdx: Annotated[str, typer.Option("--license", help="SPDX expression, for --add.")] = "NOASSERTION",
+) -> None:
+    """Judge one candidate of anyone's: right? a cheat? how fast, against the best rival of each problem?"""
+    from .candidate.manifest import Author
+    from .commands import judge as command
+
+    name, _, version = generator.partition(" ")
+    author = Author(name, version or "unknown", spdx) if add else None
+    how = command.How(family, task, gpu, tier, form, run_dir, out, author)
+    raise typer.Exit(command.run(_root(), file, how))
+
+
+@app.command()
 def selftest(  # noqa: PLR0913, PLR0917 - each argument is an option
     timers: Annotated[bool, typer.Option("--timers", help="Compare the device's timers with one another.")] = False,
     faults: Annotated[

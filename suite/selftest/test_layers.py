@@ -34,6 +34,7 @@ LAYERS = (
     {"ahead"},
     {"bench", "compile_run", "property_checks"},
     {"report", "generate"},
+    {"candidate"},
     {"progress", "replay_clock", "summary", "commands", "pytest_plugin"},
     {"cli"},
 )

@@ -1,0 +1,1 @@
+"""A kernel from outside: how it is brought into a tree of its own, and what the gate says of it there."""
