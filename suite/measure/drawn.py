@@ -26,12 +26,8 @@ class Drawn:
     _undo: list[Edit] = field(default_factory=list)
 
     def draw(self, seed: int) -> None:
-        """Draw activations, and replace rows of the other inputs; deterministic in `seed`.
-
-        Of the seed that is drawn already only the activations are written again, whatever a kernel did to them.
-        """
+        """Draw activations, and replace rows of the other inputs, unless that is done; deterministic in `seed`."""
         if seed == self._seed:
-            self.draw_activations(seed)
             return
         self.restore()
         self.draw_activations(seed)

@@ -43,7 +43,7 @@ class Sequence:
     _latest: Outputs = field(default_factory=dict)
     """Copies of the latest call's outputs."""
     _changed: list[torch.Tensor] = field(default_factory=list)
-    """Of each call since it was last looked at, whether it changed activations."""
+    """Of each draw of inputs since it was last looked at, whether activations were changed."""
     _checksums: dict[str, int] = field(default_factory=dict)
     """Of the fixed inputs, in calls that are looked at one by one."""
     _before: Snapshot | None = None
@@ -57,13 +57,16 @@ class Sequence:
                 self._spoil(call)
         for block in range(self.blocks):
             reset_persisting_lines(self.device)  # each kernel is called once until the next time
-            for kernel in chance.sample(sorted(self.calls), len(self.calls)):
+            order = chance.sample(sorted(self.calls), len(self.calls))
+            for kernel in order:
                 call = chance.choice(self.calls[kernel])
+                # What replays share, nobody draws again within a block: a change to it is still there at its end.
+                last_with_inputs = not call.replay or kernel == order[-1]
                 yield Step(
                     call,
                     setup=functools.partial(self._set_up, kernel, call, block == inspected, block in (0, inspected)),
                     told=self._tell,
-                    after=functools.partial(self._look, kernel, call),
+                    after=functools.partial(self._look, kernel, call, last_with_inputs),
                 )
             self._refuse_changed_activations()
         self._turn("")
@@ -90,11 +93,12 @@ class Sequence:
         """At once, so that nothing in this process can change it, and the parent's clock stops."""
         self.ask({"ask": "told", "sequence": self.number, "time_us": time_us})
 
-    def _look(self, kernel: str, call: TimedCall) -> None:
+    def _look(self, kernel: str, call: TimedCall, last_with_inputs: bool) -> None:
         """Right behind the call: what other streams or threads write later comes too late."""
         self._latest = copies(call.outputs) | taken_updates(self.problem, self.drawn.inputs)
         self._spoil(call)  # the next kernel shall not find the answer there
-        self._changed.append(self.drawn.changed_activations())
+        if last_with_inputs:
+            self._changed.append(self.drawn.changed_activations())
         if self._checksums and fixed_checksums(self.problem, self.drawn.inputs) != self._checksums:
             raise blamed(kernel, InputsChangedError("In a timed call its inputs were changed."))
         if self._before:
@@ -116,7 +120,6 @@ def surroundings(problem: Problem, drawn: Drawn, inputs: Inputs, calls: list[Tim
     for seed, call in enumerate(calls):
         call.before()
         poison(call.outputs)
-        drawn.draw(seed)
         drawn.draw(seed)
         copies(call.outputs)
         taken_updates(problem, inputs)
