@@ -85,7 +85,8 @@ def run_once(place: Place, case: Problem, own_case: Problem, inputs: Inputs, pre
             poison_pool(place.tensors_on, case)
             outputs = implementation.run(inputs, state)
             require_tensors(outputs, place.tensors_on)
-            at_once = copies(outputs) | taken_updates(case, inputs)
+            updates = taken_updates(case, inputs)
+            at_once = copies(outputs) | updates
             synchronize(place.tensors_on)
             fault = _fault(case, inputs, before, outputs, at_once, place.tensors_on == "cpu")
             if not fault and place.tensors_on == place.device.torch_name:  # Triton's interpreter is too slow for two
@@ -93,7 +94,7 @@ def run_once(place: Place, case: Problem, own_case: Problem, inputs: Inputs, pre
             synchronize(place.tensors_on)
     if fault:
         return {"status": "incorrect", "reason": fault[0], "sentence": fault[1]}
-    return {"status": "ran", "outputs": save_outputs({**at_once, **outputs}, place.folder, prefix)}
+    return {"status": "ran", "outputs": save_outputs({**outputs, **updates}, place.folder, prefix)}
 
 
 def _fault(
@@ -104,7 +105,7 @@ def _fault(
     Busy host threads count on a CPU only: beside a GPU they are compilers' and libraries', and compute no output.
     """
     time.sleep(LATE_S)
-    now = outputs | taken_updates(problem, inputs)
+    now = outputs | taken_updates(problem, inputs)  # what is returned under an input's name counts for nothing
     late = [name for name, output in now.items() if not torch.equal(_words(output), _words(at_once[name]))]
     if late:
         return (
