@@ -273,8 +273,8 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
 
 def pytest_report_teststatus(report: pytest.TestReport) -> tuple[str, str, str] | None:
     """A passed speed test shows its verdict: `.` holds, `u` unclaimed, `i` inconclusive."""
-    verdict = dict(report.user_properties).get("verdict")
-    if report.when == "call" and report.passed and verdict in STATUS_LETTERS:
+    verdict = dict(getattr(report, "user_properties", ())).get("verdict")  # a report of collecting has none
+    if verdict and report.when == "call" and report.passed and verdict in STATUS_LETTERS:
         return str(verdict), STATUS_LETTERS[str(verdict)], str(verdict).upper()
     return None
 

@@ -27,7 +27,8 @@ NUM_PROBLEMS, NUM_CPU_PROBLEMS = 10, 6
 NUM_PROPERTIES = 4
 """Tried on each problem: neighbours in the family's list, from a place that is drawn as well."""
 KERNEL_BUDGET_S = 20.0
-"""After this no new problem is begun. Most take a fraction; kernels that compile for each problem take it all."""
+"""For all tasks of a kernel, in equal shares; after it no new problem is begun. Most take a fraction; kernels that
+compile for each problem take it all."""
 PROBLEM_BUDGET_S = 8.0
 """After this no further property of a problem is begun."""
 SHRINK_BUDGET_S = 10.0
@@ -44,9 +45,10 @@ def check_properties(
     `seed` draws problems and inputs, by default the run's. RunError where the referee cannot judge.
     """
     records: list[Record] = []
-    for task, suite in load_properties(kernel.family).items():
-        if task in kernel.tasks:
-            records += _Search(campaign, kernel, task, suite, campaign.seed if seed is None else seed).run(num_problems)
+    suites = {task: suite for task, suite in load_properties(kernel.family).items() if task in kernel.tasks}
+    for task, suite in suites.items():
+        search = _Search(campaign, kernel, task, suite, campaign.seed if seed is None else seed)
+        records += search.run(num_problems, KERNEL_BUDGET_S / len(suites))
     for record in records:
         campaign.journal.append({"event": "check"} | record)
     return records
@@ -78,8 +80,8 @@ class _Search:
     """Whether a wrong problem was found, and is being made smaller."""
     deadline: float = 0.0
 
-    def run(self, num_problems: int | None) -> list[Record]:
-        """Records of all problems, or of the smallest wrong one."""
+    def run(self, num_problems: int | None, budget_s: float) -> list[Record]:
+        """Records of all problems, or of the smallest wrong one. No new problem is begun after `budget_s`."""
         from hypothesis import strategies as st
 
         role, device, tensors_on = self.campaign.place(self.kernel, self._some_problem())
@@ -87,7 +89,7 @@ class _Search:
             return []
         self.place = role, asdict(device), tensors_on
         most = num_problems or (NUM_CPU_PROBLEMS if tensors_on == "cpu" else NUM_PROBLEMS)
-        self.deadline = time.monotonic() + KERNEL_BUDGET_S
+        self.deadline = time.monotonic() + budget_s
         drawn = st.builds(
             _Example,
             self.suite.problems(device, role == "interpreter"),

@@ -186,6 +186,10 @@ class Crew:
         """Those that nobody claims anything for, as their source says: see `tampering.untouched`."""
         return [kernel for kernel in kernels if self._origins.get(kernel) in LIBRARY_ORIGINS]
 
+    def origin(self, kernel: str) -> str | None:
+        """Of a kernel of either tree, as its source says."""
+        return self._origins.get(kernel)
+
     @functools.cached_property
     def _origins(self) -> dict[str, str]:
         base = discover(self.base_root, BASE_PREFIX) if self.base_root else {}

@@ -57,10 +57,12 @@ def describe(kernels: list[str], libraries: list[str], problems: list[str], devi
     for kernel_id in kernels:
         try:
             kernel = load_watched(kernel_id, kernel_id in libraries)
-            reasons = {p: why_not(kernel, discover.problem_as_seen_by(kernel_id, p), target) for p in problems}
+            family = kernel_id.removeprefix(discover.BASE_PREFIX).partition("/")[0]
+            own = [p for p in problems if p.partition("/")[0] == family]  # two families may have a task of one name
+            reasons = {p: why_not(kernel, discover.problem_as_seen_by(kernel_id, p), target) for p in own}
             unsupported[kernel_id] = {p: reason for p, reason in reasons.items() if reason}
             factors[kernel_id] = dict(kernel.output_factors)
-            runs = len(unsupported[kernel_id]) < len(problems)
+            runs = len(unsupported[kernel_id]) < len(own)
             versions[kernel_id] = kernel.version() if runs else ""
         except Tampered as error:
             broken[kernel_id], codes[kernel_id] = str(error), "tampered"

@@ -14,7 +14,7 @@ from .stopwatch import Stopwatch
 
 LAUNCH_TIMEOUT_S = 60.0
 """For each kernel of a problem in a launch; most are compiled by then."""
-GPU_BUDGET_S, CPU_BUDGET_S = 0.3, 3.0
+GPU_BUDGET_S, CPU_BUDGET_S = 0.3, 1.5
 """Timed seconds for one problem in one launch."""
 GPU_BLOCKS, CPU_BLOCKS = 40, 20
 

@@ -29,7 +29,7 @@ def faults(problem: Problem, expected: Outputs, actual: Outputs) -> list[str]:
     return [fault for fault in found if fault]
 
 
-@pytest.mark.parametrize("key", CI_PROBLEMS)
+@pytest.mark.parametrize("key", [pytest.param(key, id=key) for key in CI_PROBLEMS])  # long ones, too
 def test_every_null_kernel_is_rejected(key: str) -> None:
     problem = CI_PROBLEMS[key]
     inputs = problem.make_inputs(7, "cpu")
