@@ -19,13 +19,44 @@ _TAGS = {
     "intermediate_size": "inter", "num_experts": "e", "top_k": "top", "softmax_scale": "scale",
 }  # fmt: skip
 _USUAL_SHARE = 2 / 3
+MOST_CHARS = 60
+"""Of a label: longer ones leave a plot no room."""
 
 
 class Labels:
-    """The labels of one family's problems within one report.
+    """The labels of one family's problems within one report; with several tasks, the task leads each.
 
     `problems` maps ids to fields: plain values by name, as records hold them.
     """
+
+    def __init__(self, problems: Mapping[str, Mapping[str, Any]]) -> None:
+        tasks: dict[str, dict[str, Mapping[str, Any]]] = {}
+        for problem, fields in problems.items():
+            tasks.setdefault(_task(problem), {})[problem] = fields
+        self._tasks = {task: _TaskLabels(members) for task, members in tasks.items()}
+
+    def label(self, problem: str) -> str:
+        """The short label of a problem; an id that is not among them stands for itself, without its family."""
+        labels = self._tasks.get(_task(problem))
+        shown = labels.label(problem) if labels else None
+        if shown is None:
+            return plain(problem.split("/", 1)[-1], 80)
+        return plain(f"{_task(problem)} {shown}" if len(self._tasks) > 1 else shown, MOST_CHARS)
+
+    def legend(self) -> str:
+        """What the labels abbreviate and what they leave out, as plain sentences."""
+        tags = dict.fromkeys(tag for labels in self._tasks.values() for tag in labels.tags())
+        usual = {task: labels.usual() for task, labels in self._tasks.items()}
+        if len(usual) > 1:
+            said = "; ".join(f"{plain(task, 40)}: {words}" for task, words in usual.items() if words)
+        else:
+            said = next(iter(usual.values()), "")
+        parts = (", ".join(tags), said and f"Unless a label says otherwise: {said}")
+        return " ".join(f"{part}." for part in parts if part)
+
+
+class _TaskLabels:
+    """The same for the problems of one task, which have the same fields."""
 
     def __init__(self, problems: Mapping[str, Mapping[str, Any]]) -> None:
         self._problems = problems
@@ -34,22 +65,20 @@ class Labels:
             for name in dict.fromkeys(name for fields in problems.values() for name in fields)
         }
 
-    def label(self, problem: str) -> str:
-        """The short label of a problem; an id that is not among them stands for itself, without its family."""
+    def label(self, problem: str) -> str | None:
         fields = self._problems.get(problem)
         if fields is None:
-            return plain(problem.split("/", 1)[-1], 80)
+            return None
         tokens = [_token(n, v) for n, v in fields.items() if self._varies(n) and _token(n, v) != self._usual(n)]
         sizes = [_token(n, v) for n, v in fields.items() if n in _TAGS and isinstance(v, int)]
-        return " ".join(tokens or sizes) or plain(problem.split("/", 1)[-1], 80)
+        return " ".join(tokens or sizes) or None
 
-    def legend(self) -> str:
-        """What the labels abbreviate and what they leave out, as one plain sentence or two."""
+    def tags(self) -> list[str]:
         varying = [n for n in self._counts if self._varies(n)]
-        shown = [n for n in varying or self._counts if n in _TAGS]
-        tags = ", ".join(f"{_TAGS[n]} = {n}" for n in shown)
-        usual = ", ".join(f"{n} {_value(v)}" for n in self._counts if (v := self._left_out(n)) is not None)
-        return " ".join(f"{part}." for part in (tags, usual and f"Unless a label says otherwise: {usual}") if part)
+        return [f"{_TAGS[n]} = {n}" for n in varying or self._counts if n in _TAGS]
+
+    def usual(self) -> str:
+        return ", ".join(f"{n} {_value(v)}" for n in self._counts if (v := self._left_out(n)) is not None)
 
     def _varies(self, name: str) -> bool:
         return len(self._counts[name]) > 1
@@ -81,6 +110,11 @@ def fields_of(problems: Mapping[str, Mapping[str, Any]], family: str) -> dict[st
     members = {name: p["fields"] for name, p in problems.items() if p["family"] == family}
     ordered = sorted(members, key=lambda name: (_natural(members[name].values()), name))
     return {name: members[name] for name in ordered}
+
+
+def _task(problem: str) -> str:
+    """What an id names first behind its family: `decode`."""
+    return problem.split("/", 1)[-1].partition("-")[0]
 
 
 def _natural(values: Iterable[Any]) -> list[tuple[int, float, str]]:

@@ -56,10 +56,25 @@ def test_labels_drop_what_is_shared_and_the_legend_says_it() -> None:
 
 def test_labels_of_booleans_and_dtypes() -> None:
     labels = Labels(
-        {"a": {"causal": True, "kv_dtype": "bfloat16"}, "b": {"causal": False, "kv_dtype": "float8_e4m3fn"}}
+        {"x/t-a": {"causal": True, "kv_dtype": "bfloat16"}, "x/t-b": {"causal": False, "kv_dtype": "float8_e4m3fn"}}
     )
-    assert labels.label("a") == "causal kv-bf16"
-    assert labels.label("b") == "no-causal kv-e4m3fn"
+    assert labels.label("x/t-a") == "causal kv-bf16"
+    assert labels.label("x/t-b") == "no-causal kv-e4m3fn"
+
+
+def test_in_a_family_of_several_tasks_the_task_leads() -> None:
+    labels = Labels(
+        {"x/decode-a": {"batch": 1}, "x/decode-b": {"batch": 2}, "x/rope-a": {"num_tokens": 3, "dtype": "float16"}}
+    )
+    assert [labels.label(name) for name in ("x/decode-a", "x/decode-b", "x/rope-a")] == [
+        "decode b1", "decode b2", "rope t3"
+    ]  # fmt: skip
+    assert (
+        labels.legend() == "b = batch, t = num_tokens. Unless a label says otherwise: rope: num_tokens 3, dtype fp16."
+    )
+    assert (
+        len(Labels({"x/t-a": {"batch": 1, "what": "a" * 200}, "x/t-b": {"batch": 2, "what": "b"}}).label("x/t-a")) <= 60
+    )
 
 
 def test_a_single_problem_is_named_by_its_sizes() -> None:
