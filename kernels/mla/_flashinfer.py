@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from ..paging import packed_pages, uniform_indptr
 from .problem import KV_LORA_RANK, QK_ROPE_HEAD_DIM, MLADecode
 
 if TYPE_CHECKING:
     from ..device import Device
-    from ..paging import packed_pages, uniform_indptr
-from ..problem import Inputs, Outputs
+    from ..problem import Inputs, Outputs
 
 WORKSPACE_BYTES = 128 << 20  # what FlashInfer's documentation recommends
 

@@ -197,7 +197,7 @@ def decode_hopper(
     BATCH_BLOCK: gl.constexpr, BLOCK_H: gl.constexpr, BLOCK_N: gl.constexpr, NUM_PARTS: gl.constexpr,
     MIN_TILES: gl.constexpr, DEPENDENT_LAUNCH: gl.constexpr,
 ):  # fmt: skip
-    """As `triton_split_kv._decode`: program (i, p) owns rows [i * BLOCK_H, ..) and part p of all tiles."""
+    """As `_split_kv._decode`: program (i, p) owns rows [i * BLOCK_H, ..) and part p of all tiles."""
     if DEPENDENT_LAUNCH:
         gdc_launch_dependents()
     ROWS: gl.constexpr = SEQ_LEN_Q * NUM_HEADS

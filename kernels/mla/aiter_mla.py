@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 import torch
 
 from ..kernel import Kernel, Origin
+from ..paging import packed_tokens, uniform_indptr
 from .problem import HEAD_DIM, KV_LORA_RANK, MLADecode
 
 if TYPE_CHECKING:
     from ..device import Device
-    from ..paging import packed_tokens, uniform_indptr
-from ..problem import Inputs, Outputs
+    from ..problem import Inputs, Outputs
 
 ARCHS = ("gfx942", "gfx950")
 NUM_HEADS = (16, 128)

@@ -14,6 +14,9 @@ position `seq_len - seq_len_q + i` (it sees itself and what came before):
 
 Source of the shapes: DeepSeek-V2/V3, as FlashMLA's dense decode has them. The scale is explicit because some use
 1/sqrt(192), the un-absorbed head, and some 1/sqrt(576).
+
+The family's other tasks: `_prefill_problem` (un-absorbed, packed sequences) and `_layer_problem` (projections, append,
+decode and output projection in one).
 """
 
 from __future__ import annotations
@@ -37,17 +40,18 @@ from ..problem import (
     Tolerance,
     tagged,
 )
+from . import _layer_problem, _prefill_problem
+from ._dims import HEAD_DIM as HEAD_DIM
+from ._dims import KV_LORA_RANK as KV_LORA_RANK
+from ._dims import QK_ROPE_HEAD_DIM as QK_ROPE_HEAD_DIM
+from ._dims import SCALE_192 as SCALE_192
+from ._dims import SCALE_576 as SCALE_576
 
 if TYPE_CHECKING:
     import torch
 
     from ..device import Device
 
-KV_LORA_RANK = 512
-QK_ROPE_HEAD_DIM = 64
-HEAD_DIM = KV_LORA_RANK + QK_ROPE_HEAD_DIM
-SCALE_192 = 1 / math.sqrt(192)
-SCALE_576 = 1 / math.sqrt(576)
 LENGTHS = ("equal", "normal", "uniform", "empties")
 
 
@@ -236,6 +240,8 @@ PROBLEMS: Mapping[Tier, tuple[Problem, ...]] = {
         MLADecode(batch=4, seq_len_q=1, seq_len_kv=2048, num_heads=16),
         MLADecode(batch=8, seq_len_q=1, seq_len_kv=2048, num_heads=32, lengths="uniform", page_size=16),
         MLADecode(batch=1, seq_len_q=2, seq_len_kv=2048, num_heads=128),
+        *_prefill_problem.PROBLEMS[Tier.SMOKE],
+        *_layer_problem.PROBLEMS[Tier.SMOKE],
     ),
     Tier.CI: (
         MLADecode(batch=64, seq_len_q=1, seq_len_kv=4096, num_heads=16),
@@ -247,6 +253,8 @@ PROBLEMS: Mapping[Tier, tuple[Problem, ...]] = {
         MLADecode(batch=1, seq_len_q=1, seq_len_kv=4096, num_heads=128),
         MLADecode(batch=64, seq_len_q=1, seq_len_kv=4096, num_heads=16, kv_dtype="float8_e4m3fn"),
         MLADecode(batch=64, seq_len_q=1, seq_len_kv=4096, num_heads=16, kv_dtype="float8_e4m3fnuz"),
+        *_prefill_problem.PROBLEMS[Tier.CI],
+        *_layer_problem.PROBLEMS[Tier.CI],
     ),
     Tier.FULL: (
         *(  # FlashMLA's bench
@@ -276,6 +284,8 @@ PROBLEMS: Mapping[Tier, tuple[Problem, ...]] = {
         *(MLADecode(batch=64, seq_len_q=1, seq_len_kv=4096, num_heads=h) for h in (16, 32, 64)),
         MLADecode(batch=1, seq_len_q=1, seq_len_kv=131072, num_heads=128),
         MLADecode(batch=4, seq_len_q=1, seq_len_kv=131072, num_heads=16),
+        *_prefill_problem.PROBLEMS[Tier.FULL],
+        *_layer_problem.PROBLEMS[Tier.FULL],
     ),
 }
 
@@ -289,4 +299,6 @@ HARD_CASES: tuple[Problem, ...] = (
     MLADecode(batch=1, seq_len_q=1, seq_len_kv=4096, num_heads=1, softmax_scale=SCALE_576, page_size=16),
     MLADecode(batch=3, seq_len_q=1, seq_len_kv=500, num_heads=17, lengths="uniform", kv_dtype="float8_e4m3fn"),
     MLADecode(batch=3, seq_len_q=1, seq_len_kv=500, num_heads=17, lengths="uniform", kv_dtype="float8_e4m3fnuz"),
+    *_prefill_problem.HARD_CASES,
+    *_layer_problem.HARD_CASES,
 )

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..problem import Inputs, Outputs
 from ..property import Derived, PropertySuite
+from . import _layer_properties, _prefill_properties
 from .problem import HEAD_DIM, KV_LORA_RANK, LENGTHS, SCALE_192, SCALE_576, MLADecode
 
 if TYPE_CHECKING:
@@ -287,5 +288,7 @@ PROPERTIES: Mapping[str, PropertySuite] = {
                 split_tokens, split_batch, some_heads, single_query,
             )
         },
-    )
+    ),
+    "prefill": _prefill_properties.SUITE,
+    "layer": _layer_properties.SUITE,
 }  # fmt: skip

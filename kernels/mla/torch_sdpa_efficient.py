@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING
 import torch
 
 from ..kernel import Kernel, Origin
+from ..paging import packed_pages, uniform_indptr
 from ._sdpa import gather
 from .problem import HEAD_DIM, KV_LORA_RANK, MLADecode
 
 if TYPE_CHECKING:
     from ..device import Device
-    from ..paging import packed_pages, uniform_indptr
-from ..problem import Inputs, Outputs
+    from ..problem import Inputs, Outputs
 
 NO_MASK = 0
 

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 import torch
 
 from ..kernel import Kernel, Origin
+from ..paging import uniform_indptr
 from ._vllm import version
 from .problem import KV_LORA_RANK, QK_ROPE_HEAD_DIM, MLADecode
 
 if TYPE_CHECKING:
     from ..device import Device
-    from ..paging import uniform_indptr
-from ..problem import Inputs, Outputs
+    from ..problem import Inputs, Outputs
 
 
 @dataclass(frozen=True)

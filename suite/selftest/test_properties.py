@@ -30,7 +30,8 @@ from suite.measure import execute, execute_properties
 SUITE = PROPERTIES["decode"]
 CPU = Device("cpu", "x86_64", 2, 0, 1, None)
 TIERS, HARD_CASES = load_problems("mla")
-SWEEP: list[Any] = [*HARD_CASES, *(problem for tier in TIERS.values() for problem in tier)]
+HARD_CASES = tuple(problem for problem in HARD_CASES if problem.task == "decode")
+SWEEP: list[Any] = [*HARD_CASES, *(p for tier in TIERS.values() for p in tier if p.task == "decode")]
 TIGHT = Tolerance(rtol=1e-4, atol=1e-4, relative_rms=1e-4)
 DRAWN = st.tuples(SUITE.problems(CPU, True), st.sampled_from(MLADecode.distributions), st.integers(0, 2**32))
 

@@ -1,0 +1,90 @@
+"""Launch decisions of prefill_triton and prefill_hopper: pure functions of a problem's shape and a `Device`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from ..device import Device
+from ..problem import Inputs, Problem
+from ._dims import QK_HEAD_DIM, V_HEAD_DIM
+from ._prefill_problem import MLAPrefill
+
+L2_BYTES = 16 << 20
+"""K and V of the heads that are worked on at the same time should not exceed it, so that they are read from memory
+once: a third of an H200's L2, of which a program's other data take their share."""
+XCDS = 8
+"""Of an MI300X: neighbours in the grid go to different ones, each of which has an L2 of its own."""
+
+
+@dataclass(frozen=True)
+class PrefillPlan:
+    """What the kernel is launched with."""
+
+    softmax_scale: float
+    block_m: int
+    """Queries in a program."""
+    block_n: int
+    """Tokens in a tile."""
+    num_warps: int
+    num_stages: int
+    heads_at_once: int
+    """Heads whose programs are neighbours in the grid."""
+    num_tiles: int
+    """Programs of one head: at least the tiles of all sequences' queries."""
+    backend_options: Mapping[str, int] = field(default_factory=dict)
+    """Options of one backend only: `waves_per_eu` on AMD."""
+    hopper: bool = False
+    """Whether it is the kernel in `_prefill_hopper`."""
+
+
+HOPPER_TILE = (128, 64, 8, 3)
+"""Of `_prefill_hopper`, whose layouts are for it: 64 queries a warpgroup."""
+
+
+def plan_hopper(problem: Problem, plan_inputs: Inputs, device: Device) -> PrefillPlan:
+    """The same for the kernel in `_prefill_hopper`."""
+    assert isinstance(problem, MLAPrefill)
+    return _plan(problem, HOPPER_TILE, device, hopper=True)
+
+
+def plan(problem: Problem, plan_inputs: Inputs, device: Device) -> PrefillPlan:
+    """Every launch decision, from shapes alone: `plan_inputs` may be meta tensors."""
+    assert isinstance(problem, MLAPrefill)
+    return _plan(problem, _tile(problem, device), device, hopper=False)
+
+
+def _plan(problem: MLAPrefill, tile: tuple[int, int, int, int], device: Device, *, hopper: bool) -> PrefillPlan:
+    block_m, block_n, num_warps, num_stages = tile
+    head_bytes = problem.total_kv * (QK_HEAD_DIM + V_HEAD_DIM) * 2
+    heads_at_once = XCDS if device.kind == "hip" else max(1, L2_BYTES // max(1, head_bytes))
+    # Every sequence may end with a tile that is not full.
+    num_tiles = (problem.total_q + problem.batch * (block_m - 1)) // block_m
+    return PrefillPlan(
+        softmax_scale=problem.softmax_scale,
+        block_m=block_m,
+        block_n=block_n,
+        num_warps=num_warps,
+        num_stages=num_stages,
+        heads_at_once=min(problem.num_heads, heads_at_once),
+        num_tiles=num_tiles,
+        backend_options={"waves_per_eu": 2} if device.kind == "hip" else {},
+        hopper=hopper,
+    )
+
+
+def _tile(problem: MLAPrefill, device: Device) -> tuple[int, int, int, int]:
+    """(block_m, block_n, num_warps, num_stages): the largest tiles that fit and whose compiled code does not spill."""
+    most_queries = max(16, 1 << math.ceil(math.log2(problem.seq_len_q)))
+    if device.kind == "cpu":  # Triton's interpreter: few steps
+        return min(most_queries, 64), 64, 4, 1
+    if device.kind == "hip":
+        if device.warp_size == 32:  # RDNA
+            return min(most_queries, 64), 16, 8, 1
+        return min(most_queries, 128), 64 if device.shared_memory_bytes > 64 * 1024 else 32, 8, 2
+    if device.kind == "cuda" and device.shared_memory_bytes < 155 * 1024:  # sm_86, sm_89, sm_120
+        return min(most_queries, 64), 32, 4, 2
+    if device.compute_capability >= 90:
+        return min(most_queries, 128), 64, 8, 3
+    return min(most_queries, 128), 32, 8, 2
