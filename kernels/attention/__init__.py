@@ -1,0 +1,1 @@
+"""Attention over plain K and V: paged decode and tree masks."""

@@ -1,0 +1,305 @@
+"""Attention prefill in Gluon for Hopper: two warpgroups take turns on the tensor cores while a third fetches.
+
+A persistent program walks over items: 128 queries of one head. Its producer, one warp, copies Q, K and V tiles by TMA
+into rings of shared memory. Its two consumers, a warpgroup each, own 64 of the queries. A consumer starts the scores of
+a tile and, behind them, P.V of the tile before; it works on the softmax of these scores while P.V runs. It starts them
+in turns with the other consumer, so that one's softmax falls together with the other's products (FlashAttention-3,
+arXiv 2407.08608). Tiles go from the last to the first: those behind a mask come first, those of a window's edge last.
+
+Each buffer has two barriers: `full`, which TMA completes, and `empty`, at which both consumers arrive. A barrier's
+phase follows from a count of the tiles (for Q of the items) that a partition has had; the counts of all partitions
+agree, because each walks over the same items, and passes over those that see no key.
+"""
+
+from __future__ import annotations
+
+from triton.experimental import gluon
+from triton.experimental.gluon import language as gl
+from triton.experimental.gluon.language.nvidia.hopper import mbarrier, tma, warpgroup_mma, warpgroup_mma_wait
+
+# Renamed after Triton 3.6.
+tma_load = getattr(tma, "async_load", None) or tma.async_copy_global_to_shared
+barrier = getattr(gl, "barrier", None) or gl.thread_barrier
+
+LN_2 = gl.constexpr(0.6931471805599453)
+ROWS = gl.constexpr(64)
+"""Queries of one consumer."""
+ITEM_FIELDS = gl.constexpr(8)
+"""Columns of `items`; see `prefill_gluon_hopper.HopperPlan`."""
+
+
+@gluon.jit
+def _find_item(items, num_items, turn, NUM_HEADS: gl.constexpr):
+    """Of this program's turn: head, and its item's row of q, queries, row of k, keys, position and tiles.
+
+    Items are in order of falling work. Every other turn takes them backwards, so that no program has the larger ones.
+    """
+    programs = gl.num_programs(0)
+    place = gl.program_id(0)
+    place = gl.where(turn % 2 == 0, place, programs - 1 - place)
+    number = turn * programs + place
+    row = items + (number // NUM_HEADS) * ITEM_FIELDS
+    is_item = number < num_items
+    first_q = gl.load(row, mask=is_item, other=0)
+    num_queries = gl.load(row + 1, mask=is_item, other=0)
+    first_kv = gl.load(row + 2, mask=is_item, other=0)
+    num_keys = gl.load(row + 3, mask=is_item, other=0)
+    position = gl.load(row + 4, mask=is_item, other=0)
+    right = gl.load(row + 5, mask=is_item, other=0)
+    whole = gl.load(row + 6, mask=is_item, other=0)
+    left = gl.load(row + 7, mask=is_item, other=0)
+    return number % NUM_HEADS, first_q, num_queries, first_kv, num_keys, position, right, whole, left
+
+
+@gluon.jit
+def _last_key(num_keys, position, BLOCK_N: gl.constexpr, CAUSAL: gl.constexpr):
+    """First key of the last tile that an item sees."""
+    end = num_keys
+    if CAUSAL:
+        end = gl.minimum(num_keys, position + 2 * ROWS)
+    return (end - 1) // BLOCK_N * BLOCK_N
+
+
+@gluon.jit
+def _produce(
+    q, k, v, items, num_items, q_tile, k_ring, v_ring, q_full, q_empty, k_full, k_empty, v_full, v_empty,
+    NUM_HEADS: gl.constexpr, NUM_KV_HEADS: gl.constexpr,
+    BLOCK_N: gl.constexpr, HEAD_DIM: gl.constexpr, STAGES: gl.constexpr, CAUSAL: gl.constexpr,
+):  # fmt: skip
+    """The producer: one warp."""
+    had_items = 0
+    had_tiles = 0
+    for turn in range(gl.cdiv(num_items, gl.num_programs(0))):
+        head, first_q, _num_queries, first_kv, num_keys, position, right, whole, left = _find_item(
+            items, num_items, turn, NUM_HEADS
+        )
+        num_tiles = right + whole + left
+        if num_tiles > 0:
+            mbarrier.wait(q_empty, (had_items & 1) ^ 1)
+            mbarrier.expect(q_full, 2 * ROWS * HEAD_DIM * 2)
+            tma_load(q, [first_q, head * HEAD_DIM], q_full, q_tile.index(0))
+            tma_load(q, [first_q + ROWS, head * HEAD_DIM], q_full, q_tile.index(1))
+            had_items += 1
+            row = first_kv + _last_key(num_keys, position, BLOCK_N, CAUSAL)
+            column = (head // (NUM_HEADS // NUM_KV_HEADS)) * HEAD_DIM
+            for _tile in range(num_tiles):
+                stage = had_tiles % STAGES
+                phase = (had_tiles // STAGES) & 1
+                mbarrier.wait(k_empty.index(stage), phase ^ 1)
+                mbarrier.expect(k_full.index(stage), BLOCK_N * HEAD_DIM * 2)
+                tma_load(k, [row, column], k_full.index(stage), k_ring.index(stage))
+                mbarrier.wait(v_empty.index(stage), phase ^ 1)
+                mbarrier.expect(v_full.index(stage), BLOCK_N * HEAD_DIM * 2)
+                tma_load(v, [row, column], v_full.index(stage), v_ring.index(stage))
+                row -= BLOCK_N
+                had_tiles += 1
+
+
+@gluon.jit
+def _softmax(
+    scores, key, position, num_keys, maximum, total, scale_log2,
+    CAUSAL: gl.constexpr, WINDOW: gl.constexpr, MASKED: gl.constexpr,
+):  # fmt: skip
+    """One online-softmax step in base 2: probabilities, decay of what came before, maximum, total."""
+    layout: gl.constexpr = scores.type.layout
+    if MASKED:
+        keys = (key + gl.arange(0, scores.shape[1], layout=gl.SliceLayout(0, layout)))[None, :]
+        visible = keys < num_keys
+        if CAUSAL:
+            visible = keys <= position[:, None]
+        if WINDOW > 0:
+            visible = visible & (keys > position[:, None] - WINDOW)
+        scores = gl.where(visible, scores, float("-inf"))
+    new_maximum = gl.maximum(maximum, gl.max(scores, 1) * scale_log2)
+    shift = new_maximum
+    if MASKED:
+        shift = gl.where(new_maximum == float("-inf"), 0.0, new_maximum)  # a query that has seen nothing yet
+    probabilities = gl.exp2(scores * scale_log2 - shift[:, None])
+    decay = gl.exp2(maximum - shift)
+    return probabilities, decay, new_maximum, total * decay + gl.sum(probabilities, 1)
+
+
+@gluon.jit
+def _steps(
+    count, acc, p, maximum, total, had_tiles, key, position, num_keys, scale_log2, q_tile, k_ring, v_ring,
+    k_full, k_empty, v_full, v_empty, turns, WHO: gl.constexpr, STAGES: gl.constexpr, BLOCK_N: gl.constexpr,
+    CAUSAL: gl.constexpr, WINDOW: gl.constexpr, MASKED: gl.constexpr, SCORES: gl.constexpr, PINGPONG: gl.constexpr,
+):  # fmt: skip
+    """`count` tiles: the scores of each beside P.V of the one before it."""
+    for _tile in range(count):
+        stage, phase = had_tiles % STAGES, (had_tiles // STAGES) & 1
+        before = (had_tiles - 1) % STAGES
+        mbarrier.wait(k_full.index(stage), phase)
+        if PINGPONG:
+            mbarrier.wait(turns.index(WHO), (had_tiles & 1) ^ (1 - WHO))
+        zeros = gl.full([ROWS, BLOCK_N], 0.0, gl.float32, SCORES)
+        pending = warpgroup_mma(q_tile, k_ring.index(stage).permute((1, 0)), zeros, use_acc=False, is_async=True)
+        product = warpgroup_mma(p, v_ring.index(before), acc, is_async=True)
+        if PINGPONG:
+            mbarrier.arrive(turns.index(1 - WHO), count=1)
+        scores = warpgroup_mma_wait(1, deps=[pending])
+        barrier()  # all four warps have read K
+        mbarrier.arrive(k_empty.index(stage), count=1)
+        probabilities, decay, maximum, total = _softmax(
+            scores, key, position, num_keys, maximum, total, scale_log2, CAUSAL, WINDOW, MASKED
+        )
+        # Wanted by the next P.V only; but a loop that polls is what ptxas moves no wait for products across, and it
+        # would have them waited for before the softmax.
+        mbarrier.wait(v_full.index(stage), phase)
+        acc, p = warpgroup_mma_wait(0, deps=[product, p])
+        barrier()  # and V
+        mbarrier.arrive(v_empty.index(before), count=1)
+        acc = acc * gl.convert_layout(decay, gl.SliceLayout(1, acc.type.layout))[:, None]
+        p = gl.convert_layout(probabilities.to(p.dtype), p.type.layout)
+        had_tiles += 1
+        key -= BLOCK_N
+    return acc, p, maximum, total, had_tiles, key
+
+
+@gluon.jit
+def _attend(
+    acc, maximum, total, had_tiles, right, whole, left, key, position, num_keys, scale_log2, q_tile, k_ring, v_ring,
+    q_empty, k_full, k_empty, v_full, v_empty, turns, dtype: gl.constexpr, WHO: gl.constexpr, STAGES: gl.constexpr,
+    BLOCK_N: gl.constexpr, CAUSAL: gl.constexpr, WINDOW: gl.constexpr, SCORES: gl.constexpr, PINGPONG: gl.constexpr,
+):  # fmt: skip
+    """All tiles of an item whose Q has come: unscaled output, maximum, sum, and how many tiles there have been."""
+    LEFT: gl.constexpr = gl.DotOperandLayout(0, acc.type.layout, 2)
+    stage, phase = had_tiles % STAGES, (had_tiles // STAGES) & 1
+    mbarrier.wait(k_full.index(stage), phase)
+    if PINGPONG:
+        mbarrier.wait(turns.index(WHO), (had_tiles & 1) ^ (1 - WHO))
+    zeros = gl.full([ROWS, BLOCK_N], 0.0, gl.float32, SCORES)
+    pending = warpgroup_mma(q_tile, k_ring.index(stage).permute((1, 0)), zeros, use_acc=False, is_async=True)
+    if PINGPONG:
+        mbarrier.arrive(turns.index(1 - WHO), count=1)
+    scores = warpgroup_mma_wait(0, deps=[pending])
+    barrier()
+    mbarrier.arrive(k_empty.index(stage), count=1)
+    probabilities, _decay, maximum, total = _softmax(
+        scores, key, position, num_keys, maximum, total, scale_log2, CAUSAL, WINDOW, True
+    )
+    p = gl.convert_layout(probabilities.to(dtype), LEFT)
+    mbarrier.wait(v_full.index(stage), phase)
+    had_tiles += 1
+    key -= BLOCK_N
+    acc, p, maximum, total, had_tiles, key = _steps(
+        right - 1, acc, p, maximum, total, had_tiles, key, position, num_keys, scale_log2, q_tile, k_ring, v_ring,
+        k_full, k_empty, v_full, v_empty, turns, WHO, STAGES, BLOCK_N, CAUSAL, WINDOW, True, SCORES, PINGPONG,
+    )  # fmt: skip
+    acc, p, maximum, total, had_tiles, key = _steps(
+        whole, acc, p, maximum, total, had_tiles, key, position, num_keys, scale_log2, q_tile, k_ring, v_ring,
+        k_full, k_empty, v_full, v_empty, turns, WHO, STAGES, BLOCK_N, CAUSAL, WINDOW, False, SCORES, PINGPONG,
+    )  # fmt: skip
+    if WINDOW > 0:
+        acc, p, maximum, total, had_tiles, key = _steps(
+            left, acc, p, maximum, total, had_tiles, key, position, num_keys, scale_log2, q_tile, k_ring, v_ring,
+            k_full, k_empty, v_full, v_empty, turns, WHO, STAGES, BLOCK_N, CAUSAL, WINDOW, True, SCORES, PINGPONG,
+        )  # fmt: skip
+    barrier()
+    mbarrier.arrive(q_empty, count=1)
+    before = (had_tiles - 1) % STAGES
+    acc = warpgroup_mma(p, v_ring.index(before), acc)
+    barrier()
+    mbarrier.arrive(v_empty.index(before), count=1)
+    return acc, maximum, total, had_tiles
+
+
+@gluon.jit
+def _consume(
+    items, num_items, out, lse, scale_log2, q_tile, k_ring, v_ring, q_full, q_empty, k_full, k_empty, v_full, v_empty,
+    turns, WHO: gl.constexpr, NUM_HEADS: gl.constexpr, BLOCK_N: gl.constexpr, HEAD_DIM: gl.constexpr,
+    STAGES: gl.constexpr, CAUSAL: gl.constexpr, WINDOW: gl.constexpr, RETURN_LSE: gl.constexpr,
+    PINGPONG: gl.constexpr,
+):  # fmt: skip
+    """Consumer WHO, 0 or 1: a warpgroup with queries [WHO * 64, WHO * 64 + 64) of every item."""
+    SCORES: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, BLOCK_N, 16])
+    ACC: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, HEAD_DIM, 16])
+    had_items = 0
+    had_tiles = 0
+    for turn in range(gl.cdiv(num_items, gl.num_programs(0))):
+        head, first_q, num_queries, _first_kv, num_keys, first_position, right, whole, left = _find_item(
+            items, num_items, turn, NUM_HEADS
+        )
+        query = WHO * ROWS + gl.arange(0, ROWS, layout=gl.SliceLayout(1, SCORES))
+        position = gl.minimum(first_position + query, num_keys - 1)  # past the last query: any
+        acc = gl.zeros([ROWS, HEAD_DIM], gl.float32, ACC)
+        maximum = gl.full([ROWS], float("-inf"), gl.float32, gl.SliceLayout(1, SCORES))
+        total = gl.zeros([ROWS], gl.float32, gl.SliceLayout(1, SCORES))
+        if right + whole + left > 0:
+            mbarrier.wait(q_full, had_items & 1)
+            had_items += 1
+            acc, maximum, total, had_tiles = _attend(
+                acc, maximum, total, had_tiles, right, whole, left,
+                _last_key(num_keys, first_position, BLOCK_N, CAUSAL), position, num_keys, scale_log2,
+                q_tile.index(WHO), k_ring, v_ring, q_empty, k_full, k_empty, v_full, v_empty, turns,
+                out.dtype.element_ty, WHO, STAGES, BLOCK_N, CAUSAL, WINDOW, SCORES, PINGPONG,
+            )  # fmt: skip
+        _store(acc, maximum, total, out, lse, first_q, head, num_queries, WHO, NUM_HEADS, HEAD_DIM, RETURN_LSE)
+
+
+@gluon.jit
+def _store(
+    acc, maximum, total, out, lse, first_q, head, num_queries,
+    WHO: gl.constexpr, NUM_HEADS: gl.constexpr, HEAD_DIM: gl.constexpr, RETURN_LSE: gl.constexpr,
+):  # fmt: skip
+    """Divide by the sum and write; a query that has seen nothing gets 0 and -inf."""
+    ACC: gl.constexpr = acc.type.layout
+    seen = total > 0
+    factor = gl.where(seen, 1.0 / gl.where(seen, total, 1.0), 0.0)
+    values = acc * gl.convert_layout(factor, gl.SliceLayout(1, ACC))[:, None]
+    query = WHO * ROWS + gl.arange(0, ROWS, layout=gl.SliceLayout(1, ACC))
+    at = ((first_q + query).to(gl.int64) * NUM_HEADS + head) * HEAD_DIM
+    pointers = (out + at)[:, None] + gl.arange(0, HEAD_DIM, layout=gl.SliceLayout(0, ACC))[None, :]
+    gl.store(pointers, values.to(out.dtype.element_ty), mask=(query < num_queries)[:, None])
+    if RETURN_LSE:
+        row_lse = gl.where(seen, (maximum + gl.log2(gl.where(seen, total, 1.0))) * LN_2, float("-inf"))
+        query = WHO * ROWS + gl.arange(0, ROWS, layout=total.type.layout)
+        at = (first_q + query).to(gl.int64) * NUM_HEADS + head
+        gl.store(lse + at, row_lse, mask=query < num_queries)
+
+
+@gluon.jit
+def prefill_hopper(
+    q, k, v, items, num_items, out, lse, scale_log2,
+    NUM_HEADS: gl.constexpr, NUM_KV_HEADS: gl.constexpr, BLOCK_N: gl.constexpr, HEAD_DIM: gl.constexpr,
+    STAGES: gl.constexpr, CAUSAL: gl.constexpr, WINDOW: gl.constexpr, RETURN_LSE: gl.constexpr,
+    PINGPONG: gl.constexpr,
+):  # fmt: skip
+    """Program i: items i, 2 * programs - 1 - i, 2 * programs + i ... of the list, times the heads."""
+    q_tile = gl.allocate_shared_memory(q.dtype, [2, ROWS, HEAD_DIM], q.layout)
+    k_ring = gl.allocate_shared_memory(k.dtype, [STAGES, BLOCK_N, HEAD_DIM], k.layout)
+    v_ring = gl.allocate_shared_memory(v.dtype, [STAGES, BLOCK_N, HEAD_DIM], v.layout)
+    q_full = gl.allocate_shared_memory(gl.int64, [1], mbarrier.MBarrierLayout())
+    q_empty = gl.allocate_shared_memory(gl.int64, [1], mbarrier.MBarrierLayout())
+    k_full = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
+    k_empty = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
+    v_full = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
+    v_empty = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
+    turns = gl.allocate_shared_memory(gl.int64, [2, 1], mbarrier.MBarrierLayout())
+    mbarrier.init(q_full, count=1)
+    mbarrier.init(q_empty, count=2)
+    for i in gl.static_range(STAGES):
+        mbarrier.init(k_full.index(i), count=1)
+        mbarrier.init(v_full.index(i), count=1)
+        mbarrier.init(k_empty.index(i), count=2)
+        mbarrier.init(v_empty.index(i), count=2)
+    for i in gl.static_range(2):
+        mbarrier.init(turns.index(i), count=1)
+    gl.warp_specialize(
+        [
+            (_consume, (
+                items, num_items, out, lse, scale_log2, q_tile, k_ring, v_ring, q_full, q_empty, k_full, k_empty,
+                v_full, v_empty, turns, 0, NUM_HEADS, BLOCK_N, HEAD_DIM, STAGES, CAUSAL, WINDOW, RETURN_LSE, PINGPONG,
+            )),
+            (_consume, (
+                items, num_items, out, lse, scale_log2, q_tile, k_ring, v_ring, q_full, q_empty, k_full, k_empty,
+                v_full, v_empty, turns, 1, NUM_HEADS, BLOCK_N, HEAD_DIM, STAGES, CAUSAL, WINDOW, RETURN_LSE, PINGPONG,
+            )),
+            (_produce, (
+                q, k, v, items, num_items, q_tile, k_ring, v_ring, q_full, q_empty, k_full, k_empty, v_full, v_empty,
+                NUM_HEADS, NUM_KV_HEADS, BLOCK_N, HEAD_DIM, STAGES, CAUSAL,
+            )),
+        ],
+        [4, 1],
+        [240, 24],
+    )  # fmt: skip

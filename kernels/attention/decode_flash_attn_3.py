@@ -1,0 +1,60 @@
+"""FlashAttention-3 as its own package: `flash_attn_with_kvcache` on a paged cache with pages of any size.
+
+Source: flash-attention's hopper/flash_attn_interface.py.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..kernel import Kernel, Origin
+from ..problem import Inputs, Outputs
+from ._decode_problem import PagedDecode
+from .decode_flash_attn import Plan, plan
+
+if TYPE_CHECKING:
+    from ..device import Device
+
+
+def supports(problem: PagedDecode, device: Device) -> str | None:
+    """None, or the limit that this problem or device is past."""
+    if device.compute_capability != 90:
+        return f"FlashAttention-3 is written for sm_90; this is {device.arch}"
+    if problem.is_fp8:
+        return f"FlashAttention-3 wants queries of the cache's dtype; these are {problem.dtype} and {problem.kv_dtype}"
+    return None
+
+
+def run(inputs: Inputs, plan: Plan) -> Outputs:
+    """One call, and the transposition of the LSE."""
+    from flash_attn_interface import flash_attn_with_kvcache
+
+    out, lse, *_ = flash_attn_with_kvcache(
+        inputs["q"],
+        inputs["k_cache"],
+        inputs["v_cache"],
+        cache_seqlens=plan.seq_lens,
+        page_table=plan.block_table,
+        softmax_scale=plan.problem.softmax_scale,
+        causal=True,
+        return_softmax_lse=True,
+    )
+    return {"out": out, "lse": lse.transpose(1, 2).contiguous()} if plan.problem.with_lse else {"out": out}
+
+
+def version() -> str:
+    """The package's version."""
+    from importlib.metadata import version
+
+    return version("flash_attn_3")
+
+
+KERNEL = Kernel(
+    origin=Origin.VENDOR,
+    tasks=("decode",),
+    supports=supports,
+    requires=("flash_attn_interface",),
+    plan=plan,
+    run=run,
+    version=version,
+)

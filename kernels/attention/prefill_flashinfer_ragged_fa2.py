@@ -1,0 +1,19 @@
+"""FlashInfer's batch prefill over ragged sequences, backend fa2: from Ampere on. See _prefill_flashinfer.py."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from ..kernel import Kernel, Origin
+from . import _prefill_flashinfer
+
+KERNEL = Kernel(
+    origin=Origin.VENDOR,
+    tasks=("prefill",),
+    supports=partial(_prefill_flashinfer.unsupported, backend="fa2"),
+    requires=("flashinfer",),
+    plan=partial(_prefill_flashinfer.plan_ragged, backend="fa2"),
+    run=_prefill_flashinfer.run_ragged,
+    version=_prefill_flashinfer.version,
+    output_factors=_prefill_flashinfer.LSE_FACTOR,
+)

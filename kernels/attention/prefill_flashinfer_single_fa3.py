@@ -1,0 +1,19 @@
+"""FlashInfer's prefill of a single sequence, backend fa3: for Hopper. See _prefill_flashinfer.py."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from ..kernel import Kernel, Origin
+from . import _prefill_flashinfer
+
+KERNEL = Kernel(
+    origin=Origin.VENDOR,
+    tasks=("prefill",),
+    supports=partial(_prefill_flashinfer.unsupported_single, backend="fa3"),
+    requires=("flashinfer",),
+    plan=partial(_prefill_flashinfer.plan_single, backend="fa3"),
+    run=_prefill_flashinfer.run_single,
+    version=_prefill_flashinfer.version,
+    output_factors=_prefill_flashinfer.LSE_FACTOR,
+)

@@ -1,0 +1,193 @@
+"""Attention prefill in Triton: flash attention over packed sequences, heaviest blocks of queries first.
+
+The maths is _prefill_problem.py's. A program owns BLOCK_M queries of one head and walks over tiles of BLOCK_N keys with
+an online softmax in base 2. Tiles that every query of the block sees whole are taken without a mask; those that the
+diagonal, the window's edge or the sequence's end cuts are taken in loops of their own.
+
+Blocks of queries differ in work by their position, under a causal mask, and by their sequence's length. `plan` lists
+them in order of falling work, so that the device ends on the lightest (longest processing time first). The heads are
+the fast dimension of the grid: heads that share keys and values run at the same time.
+
+From sm_90 tiles are copied by TMA: k and v are seen as [total_kv, num_kv_heads * head_dim], and a tile that reaches
+past its sequence's end holds the next one's rows, which the mask hides, or zeros past the last. Elsewhere rows past
+the end are not loaded.
+
+FlashAttention-2: arXiv 2307.08691; FlashAttention-3: arXiv 2407.08608.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import triton
+import triton.language as tl
+from triton.tools.tensor_descriptor import TensorDescriptor
+
+from ..kernel import Kernel, Origin
+from ..problem import Inputs, Outputs
+from ._prefill_plan import PrefillPlan, plan
+
+LOG2_E = math.log2(math.e)
+LN_2 = tl.constexpr(math.log(2))
+
+
+@triton.jit
+def _load_tile(
+    tensor, stride, first_row, end_row, column,
+    BLOCK_N: tl.constexpr, HEAD_DIM: tl.constexpr, TMA: tl.constexpr, IN_BOUNDS: tl.constexpr,
+):  # fmt: skip
+    """[BLOCK_N, HEAD_DIM] of k or v from row `first_row`: a descriptor with TMA, else a pointer."""
+    if TMA:
+        tile = tensor.load([first_row, column])
+    else:
+        row = first_row + tl.arange(0, BLOCK_N)
+        pointers = tensor + row.to(tl.int64)[:, None] * stride + column + tl.arange(0, HEAD_DIM)[None, :]
+        if IN_BOUNDS:
+            tile = tl.load(pointers)
+        else:
+            tile = tl.load(pointers, mask=(row < end_row)[:, None], other=0.0)
+    return tile
+
+
+@triton.jit
+def _attend(
+    acc, total, maximum, q_block, k, v, stride_kv, column, first_row, position, num_keys, first_key, end_key,
+    scale_log2, BLOCK_N: tl.constexpr, HEAD_DIM: tl.constexpr, CAUSAL: tl.constexpr, WINDOW: tl.constexpr,
+    MASKED: tl.constexpr, TMA: tl.constexpr, STAGES: tl.constexpr,
+):  # fmt: skip
+    """One loop over keys [first_key, end_key): unscaled output [BLOCK_M, HEAD_DIM], sum and maximum [BLOCK_M]."""
+    for key in tl.range(first_key, end_key, BLOCK_N, num_stages=STAGES):
+        row, end_row = first_row + key, first_row + num_keys
+        k_tile = _load_tile(k, stride_kv, row, end_row, column, BLOCK_N, HEAD_DIM, TMA, not MASKED)
+        scores = tl.dot(q_block, k_tile.T)
+        if MASKED:
+            keys = key + tl.arange(0, BLOCK_N)[None, :]
+            visible = keys < num_keys
+            if CAUSAL:
+                visible = keys <= position[:, None]  # no position lies past the last key
+            if WINDOW > 0:
+                visible = visible & (keys > position[:, None] - WINDOW)
+            scores = tl.where(visible, scores, float("-inf"))
+        new_maximum = tl.maximum(maximum, tl.max(scores, 1) * scale_log2)
+        shift = new_maximum
+        if MASKED:
+            shift = tl.where(new_maximum == float("-inf"), 0.0, new_maximum)  # a query that has seen nothing yet
+        probabilities = tl.exp2(scores * scale_log2 - shift[:, None])
+        decay = tl.exp2(maximum - shift)
+        total = total * decay + tl.sum(probabilities, 1)
+        v_tile = _load_tile(v, stride_kv, row, end_row, column, BLOCK_N, HEAD_DIM, TMA, not MASKED)
+        acc = tl.dot(probabilities.to(v_tile.dtype), v_tile, acc=acc * decay[:, None])
+        maximum = new_maximum
+    return acc, total, maximum
+
+
+@triton.jit
+def find_block(
+    blocks, cu_seqlens_q, cu_seqlens_kv,
+    NUM_HEADS: tl.constexpr, NUM_KV_HEADS: tl.constexpr, BLOCK_M: tl.constexpr, KV_HEADS_FASTEST: tl.constexpr,
+):  # fmt: skip
+    """Of this program: head, its first query within the sequence, the sequence's rows and lengths."""
+    sequence = tl.load(blocks + tl.program_id(1) * 2)
+    first_query = tl.load(blocks + tl.program_id(1) * 2 + 1) * BLOCK_M
+    head = tl.program_id(0)
+    if KV_HEADS_FASTEST:
+        head = (head % NUM_KV_HEADS) * (NUM_HEADS // NUM_KV_HEADS) + head // NUM_KV_HEADS
+    first_q = tl.load(cu_seqlens_q + sequence)
+    first_kv = tl.load(cu_seqlens_kv + sequence)
+    num_queries = tl.load(cu_seqlens_q + sequence + 1) - first_q
+    num_keys = tl.load(cu_seqlens_kv + sequence + 1) - first_kv
+    return head, first_query, first_q, first_kv, num_queries, num_keys
+
+
+@triton.jit
+def find_tiles(
+    first_position, num_keys,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, CAUSAL: tl.constexpr, WINDOW: tl.constexpr,
+):  # fmt: skip
+    """Keys start <= whole_start <= whole_end <= end, multiples of BLOCK_N but for `end`: a block of queries, the first
+    at `first_position`, sees some of those from start to end, and all of those from whole_start to whole_end."""
+    end = num_keys
+    whole_end = num_keys // BLOCK_N * BLOCK_N
+    start = num_keys * 0
+    whole_start = start
+    if CAUSAL:
+        end = tl.maximum(tl.minimum(num_keys, first_position + BLOCK_M), 0)
+        whole_end = tl.maximum(tl.minimum(num_keys, first_position + 1), 0) // BLOCK_N * BLOCK_N
+    if WINDOW > 0:
+        start = tl.maximum(first_position - WINDOW + 1, 0) // BLOCK_N * BLOCK_N
+        whole_start = tl.cdiv(tl.maximum(first_position + BLOCK_M - WINDOW, 0), BLOCK_N) * BLOCK_N
+        whole_start = tl.minimum(whole_start, tl.cdiv(end, BLOCK_N) * BLOCK_N)
+        whole_end = tl.maximum(whole_end, whole_start)
+    return start, whole_start, whole_end, end
+
+
+@triton.jit
+def _prefill(
+    q, k, v, blocks, cu_seqlens_q, cu_seqlens_kv, out, lse, scale_log2,
+    NUM_HEADS: tl.constexpr, NUM_KV_HEADS: tl.constexpr, HEAD_DIM: tl.constexpr, CAUSAL: tl.constexpr,
+    WINDOW: tl.constexpr, RETURN_LSE: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
+    STAGES: tl.constexpr, TMA: tl.constexpr, KV_HEADS_FASTEST: tl.constexpr,
+):  # fmt: skip
+    """Program (h, i): one head's queries of block i of the list."""
+    head, first_query, first_q, first_kv, num_queries, num_keys = find_block(
+        blocks, cu_seqlens_q, cu_seqlens_kv, NUM_HEADS, NUM_KV_HEADS, BLOCK_M, KV_HEADS_FASTEST
+    )
+    query = first_query + tl.arange(0, BLOCK_M)
+    is_query = query < num_queries
+    q_row = (first_q + query).to(tl.int64) * NUM_HEADS + head
+    at = q_row[:, None] * HEAD_DIM + tl.arange(0, HEAD_DIM)[None, :]
+    q_block = tl.load(q + at, mask=is_query[:, None], other=0.0)
+    first_position = num_keys - num_queries + first_query
+    position = tl.minimum(first_position + tl.arange(0, BLOCK_M), num_keys - 1)  # past the last query: any row
+    column = (head // (NUM_HEADS // NUM_KV_HEADS)) * HEAD_DIM
+    start, whole_start, whole_end, end = find_tiles(first_position, num_keys, BLOCK_M, BLOCK_N, CAUSAL, WINDOW)
+
+    acc = tl.zeros([BLOCK_M, HEAD_DIM], tl.float32)
+    total = tl.zeros([BLOCK_M], tl.float32)
+    maximum = tl.full([BLOCK_M], float("-inf"), tl.float32)
+    stride_kv: tl.constexpr = NUM_KV_HEADS * HEAD_DIM
+    if WINDOW > 0:
+        acc, total, maximum = _attend(
+            acc, total, maximum, q_block, k, v, stride_kv, column, first_kv, position, num_keys, start, whole_start,
+            scale_log2, BLOCK_N, HEAD_DIM, CAUSAL, WINDOW, True, TMA, STAGES,
+        )  # fmt: skip
+    acc, total, maximum = _attend(
+        acc, total, maximum, q_block, k, v, stride_kv, column, first_kv, position, num_keys, whole_start, whole_end,
+        scale_log2, BLOCK_N, HEAD_DIM, CAUSAL, WINDOW, False, TMA, STAGES,
+    )  # fmt: skip
+    acc, total, maximum = _attend(
+        acc, total, maximum, q_block, k, v, stride_kv, column, first_kv, position, num_keys, whole_end, end,
+        scale_log2, BLOCK_N, HEAD_DIM, CAUSAL, WINDOW, True, TMA, STAGES,
+    )  # fmt: skip
+
+    seen = total > 0
+    acc *= tl.where(seen, 1.0 / tl.where(seen, total, 1.0), 0.0)[:, None]
+    tl.store(out + at, acc.to(out.dtype.element_ty), mask=is_query[:, None])
+    if RETURN_LSE:
+        row_lse = tl.where(seen, (maximum + tl.log2(tl.where(seen, total, 1.0))) * LN_2, float("-inf"))
+        tl.store(lse + q_row, row_lse, mask=is_query)
+
+
+def run(inputs: Inputs, state: PrefillPlan) -> Outputs:
+    """One launch; see `_prefill_plan.plan` for the choice of every block size."""
+    q, k, v = inputs["q"], inputs["k"], inputs["v"]
+    out = torch.empty_like(q)
+    outputs = {"out": out}
+    if state.return_lse:
+        outputs["lse"] = q.new_empty(q.shape[:2], dtype=torch.float32)
+    tile = state.tile
+    if tile.tma:  # tiles of [block_n, head_dim] from [total_kv, num_kv_heads * head_dim]
+        k, v = (TensorDescriptor.from_tensor(t.flatten(1), [tile.block_n, t.shape[2]]) for t in (k, v))
+    _prefill[(q.shape[1], len(state.blocks))](
+        q, k, v, state.blocks, inputs["cu_seqlens_q"], inputs["cu_seqlens_kv"],
+        out, outputs.get("lse", out), state.softmax_scale * LOG2_E,
+        NUM_HEADS=q.shape[1], NUM_KV_HEADS=inputs["k"].shape[1], HEAD_DIM=q.shape[2],
+        CAUSAL=state.causal, WINDOW=state.window, RETURN_LSE=state.return_lse,
+        BLOCK_M=tile.block_m, BLOCK_N=tile.block_n, STAGES=tile.num_stages, TMA=tile.tma,
+        KV_HEADS_FASTEST=tile.kv_heads_fastest, num_warps=tile.num_warps, **tile.backend_options,
+    )  # fmt: skip
+    return outputs
+
+
+KERNEL = Kernel(origin=Origin.HAND, tasks=("prefill",), run=run, plan=plan, requires=("triton",), uses_triton=True)
