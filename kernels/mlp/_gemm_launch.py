@@ -1,0 +1,73 @@
+"""Host side of this family's products: workspaces, descriptors, the launch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import triton
+from triton.tools.tensor_descriptor import TensorDescriptor
+
+from ._gemm_plan import GemmPlan
+from ._skinny_gemm import skinny_gemm
+from ._tile_gemm import tile_gemm
+
+TENSORS = ("out", "k_out", "v_out", "residual", "q_norm_weight", "k_norm_weight", "cos_sin", "positions")
+"""What an epilogue may read or write; None where it does not."""
+Tensors = dict[str, "torch.Tensor | None"]
+
+
+def launch_gemm(
+    plan: GemmPlan,
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    tensors: Tensors,
+    waits: bool,
+    counters: torch.Tensor | None = None,
+    next_counters: torch.Tensor | None = None,
+) -> None:
+    """One launch. `tensors` by the names in `TENSORS`, and `norm_weight` where x is normed on the way.
+
+    `waits`: x comes from the kernel just ahead, which may still run. `counters` (all 0) are this product's own,
+    `next_counters` are to be zeroed for the one that follows.
+    """
+    product, on_gpu = plan.product, not x.is_cpu
+    shared: dict[str, Any] = {
+        "N": product.n, "K": product.k, "NUM_HEADS": product.num_heads, "NUM_KV_HEADS": product.num_kv_heads,
+        "HALF": product.half, "HALF_BLOCK": product.half_block, "MODE": product.mode,
+        "HAS_RESIDUAL": product.has_residual, "HAS_NORM": product.has_norm,
+        "BLOCK_M": plan.block_m, "BLOCK_N": plan.block_n, "BLOCK_K": plan.block_k, "STAGES": plan.num_stages,
+        "num_warps": plan.num_warps, **(plan.backend_options if on_gpu else {}),
+    }  # fmt: skip
+    dependent = plan.dependent_launch and on_gpu
+    if dependent and waits:
+        shared["launch_pdl"] = True
+    operands = [tensors.get(name) for name in TENSORS]
+    if not plan.skinny:
+        tile_gemm[(plan.num_programs,)](
+            *_tile_operands(plan, x, weight), *operands, product.tokens, product.epsilon,
+            TILES_N=plan.tiles_n, GROUP_M=plan.group_m, FLATTEN=plan.flatten, TMA=plan.tma,
+            NUM_PROGRAMS=plan.num_programs, DEPENDENT_LAUNCH=dependent and waits, **shared,
+        )  # fmt: skip
+        return
+    partial = None
+    if plan.splits > 1:
+        partial = x.new_empty((plan.tiles_n, plan.splits, 2, plan.block_m, plan.block_n), dtype=torch.float32)
+    num_next = 0 if next_counters is None else next_counters.numel()
+    skinny_gemm[(plan.tiles_n, plan.splits)](
+        x, tensors.get("norm_weight"), weight, *operands, partial, counters, next_counters, num_next,
+        product.tokens, product.epsilon,
+        NORM_INPUT=plan.norm_input, SPLITS=plan.splits, PREFETCH_LINES=plan.prefetch_lines,
+        BLOCK_C=triton.next_power_of_2(num_next) if num_next else 0, DEPENDENT_LAUNCH=dependent,
+        WAITS=dependent and waits, **shared,
+    )  # fmt: skip
+
+
+def _tile_operands(plan: GemmPlan, x: torch.Tensor, weight: torch.Tensor) -> tuple[Any, Any]:
+    """x and the weight, as descriptors where they come by TMA."""
+    if not plan.tma:
+        return x, weight
+    return (
+        TensorDescriptor.from_tensor(x, [plan.block_m, plan.block_k]),
+        TensorDescriptor.from_tensor(weight, [plan.block_n, plan.block_k]),
+    )

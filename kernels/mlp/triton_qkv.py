@@ -1,0 +1,65 @@
+"""The fused QKV projection in Triton, in one or two launches: norm, then product with QK-norm and RoPE behind it.
+
+A program computes the first and the second halves of the same heads, so that the rotation combines values of one
+thread; q, k and v go straight to tensors of their own. Up to 16 tokens the product norms its input itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from ..device import Device
+from ..kernel import Kernel, Origin
+from ..problem import Inputs, Outputs, Problem
+from ._gemm_launch import Tensors, launch_gemm
+from ._gemm_plan import GemmPlan, Product, gemm_plan
+from ._norm_kernels import NormPlan, norm_plan
+from .problem import QKVProjection
+from .triton_block import launch_norm
+
+
+@dataclass(frozen=True)
+class QKVPlan:
+    """What both kernels are launched with."""
+
+    problem: QKVProjection
+    norm: NormPlan | None
+    """None: the product norms its input."""
+    gemm: GemmPlan
+
+
+def plan(problem: Problem, plan_inputs: Inputs, device: Device) -> QKVPlan:
+    """From shapes alone."""
+    assert isinstance(problem, QKVProjection)
+    product = Product(
+        "rope",
+        problem.tokens,
+        n=problem.num_heads + 2 * problem.num_kv_heads,
+        k=problem.hidden_size,
+        epsilon=problem.epsilon,
+        has_norm=problem.qk_norm,
+        num_heads=problem.num_heads,
+        num_kv_heads=problem.num_kv_heads,
+        half=problem.head_dim // 2,
+    )
+    gemm = gemm_plan(product, True, device)
+    norm = None if gemm.norm_input else norm_plan(problem.tokens, problem.hidden_size, device)
+    return QKVPlan(problem, norm, gemm)
+
+
+def run(inputs: Inputs, state: QKVPlan) -> Outputs:
+    """One launch or two."""
+    problem, x = state.problem, inputs["x"]
+    outputs = {name: x.new_empty(spec.shape) for name, spec in problem.output_specs().items()}
+    counters = x.new_empty(state.gemm.num_counters, dtype=torch.int32) if state.gemm.num_counters else None
+    tensors: Tensors = {name: inputs.get(name) for name in ("norm_weight", "q_norm_weight", "k_norm_weight")}
+    tensors |= {"cos_sin": inputs["cos_sin"], "positions": inputs["positions"]}
+    tensors |= {"out": outputs["q"], "k_out": outputs["k"], "v_out": outputs["v"]}
+    h = x if state.norm is None else launch_norm(state.norm, x, inputs["norm_weight"], problem.epsilon, counters)
+    launch_gemm(state.gemm, h, inputs["w_qkv"], tensors, waits=state.norm is not None, counters=counters)
+    return outputs
+
+
+KERNEL = Kernel(origin=Origin.HAND, tasks=("qkv",), run=run, plan=plan, requires=("triton",), uses_triton=True)

@@ -1,0 +1,56 @@
+"""RMSNorm, and residual add with RMSNorm, in Triton: one launch, every row read once and kept in registers.
+
+Both are bound by memory. A program takes one row, or several narrow ones, with 16-byte loads; few rows get more threads
+each. The sum is normed before it is rounded.
+"""
+
+from __future__ import annotations
+
+import triton
+
+from ..device import Device
+from ..kernel import Kernel, Origin
+from ..problem import Inputs, Outputs, Problem
+from ._norm_kernels import NormPlan, norm_plan, rmsnorm
+from .problem import RMSNorm
+
+MAX_HIDDEN_SIZE = 65536
+
+
+def plan(problem: Problem, plan_inputs: Inputs, device: Device) -> tuple[RMSNorm, NormPlan]:
+    """From the shape alone."""
+    assert isinstance(problem, RMSNorm)
+    return problem, norm_plan(problem.tokens, problem.hidden_size, device)
+
+
+def run(inputs: Inputs, state: tuple[RMSNorm, NormPlan]) -> Outputs:
+    """One launch for either task."""
+    problem, tile = state
+    x, residual = inputs["x"], inputs.get("residual")
+    out = x.new_empty(x.shape)
+    residual_out = None if residual is None else x.new_empty(x.shape)
+    rmsnorm[(triton.cdiv(problem.tokens, tile.block_t),)](
+        x, residual, inputs["weight"], out, residual_out, None, problem.tokens, 0, problem.epsilon,
+        HIDDEN=problem.hidden_size, BLOCK_T=tile.block_t, BLOCK_H=tile.block_h, HAS_RESIDUAL=residual is not None,
+        BLOCK_C=0, DEPENDENT_LAUNCH=False, num_warps=tile.num_warps,
+    )  # fmt: skip
+    return {"out": out} if residual_out is None else {"out": out, "residual_out": residual_out}
+
+
+def supports(problem: Problem, device: Device) -> str | None:
+    """None, or the limit that a row is past."""
+    assert isinstance(problem, RMSNorm)
+    if problem.hidden_size > MAX_HIDDEN_SIZE:
+        return f"it keeps a row of up to {MAX_HIDDEN_SIZE} values in registers; these have {problem.hidden_size}"
+    return None
+
+
+KERNEL = Kernel(
+    origin=Origin.HAND,
+    tasks=("rmsnorm", "add_rmsnorm"),
+    run=run,
+    plan=plan,
+    supports=supports,
+    requires=("triton",),
+    uses_triton=True,
+)
