@@ -1,0 +1,1 @@
+"""Paged KV caches: rotary embeddings, appending to a cache, gathering from one."""
