@@ -1,0 +1,1 @@
+"""Small, skinny and large products of activations with the weights of linear layers."""

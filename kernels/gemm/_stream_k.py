@@ -1,0 +1,148 @@
+"""Stream-K: the K steps of all output tiles, laid end to end, are cut into equal shares, one a program.
+
+Whatever M, N and K are, every program then reads as many bytes of w as the next. A tile that lies within one share is
+written at once. Of the others each share leaves a partial sum in fp32, and either the last share to arrive adds them
+(a counter for each tile tells which it is; it sets the counter back, so that a captured graph can be replayed), or a
+second kernel does. Both add them in the order of K: the same inputs give the same bits.
+
+Tiles are transposed, out^T = w . x^T: the features are the rows of the matrix instructions, which come in 64, and the
+tokens, few, their columns. Osama et al., "Stream-K" (arXiv 2301.03598).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
+
+from ._stream_k_plan import StreamKPlan
+
+
+@triton.jit
+def tile_place(tile, M, N, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, GROUP_M: tl.constexpr):
+    """(block of tokens, block of features) of a tile: GROUP_M blocks of tokens for each block of features in turn."""
+    tiles_m, tiles_n = tl.cdiv(M, BLOCK_M), tl.cdiv(N, BLOCK_N)
+    group = tile // (GROUP_M * tiles_n)
+    group_size = tl.minimum(tiles_m - group * GROUP_M, GROUP_M)
+    within = tile % (GROUP_M * tiles_n)
+    return group * GROUP_M + within % group_size, within // group_size
+
+
+@triton.jit
+def _store_tile(out, tile, acc, M, N, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, GROUP_M: tl.constexpr):
+    """acc [BLOCK_M, BLOCK_N] to out [M, N]."""
+    block_m, block_n = tile_place(tile, M, N, BLOCK_M, BLOCK_N, GROUP_M)
+    m, n = block_m * BLOCK_M + tl.arange(0, BLOCK_M), block_n * BLOCK_N + tl.arange(0, BLOCK_N)
+    pointers = out + m.to(tl.int64)[:, None] * N + n[None, :]
+    tl.store(pointers, acc.to(out.dtype.element_ty), mask=(m < M)[:, None] & (n < N)[None, :])
+
+
+@triton.jit
+def _added_parts(
+    partials, first, last, row, column, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr, PARTS: tl.constexpr,
+):  # fmt: skip
+    """Sum of the partial tiles of programs [first, last] over ROWS x COLUMNS of them, PARTS loads at once.
+
+    A program has two slots: 1 holds the tile that it begins, 0 one that a program before it began.
+    """
+    acc = tl.zeros([ROWS, COLUMNS], tl.float32)
+    within = (row * BLOCK_N)[:, None] + column[None, :]
+    for start in range(first, last + 1, PARTS):
+        program = start + tl.arange(0, PARTS)
+        slot = program.to(tl.int64) * 2 + (program == first).to(tl.int64)
+        pointers = partials + (slot * (BLOCK_M * BLOCK_N))[:, None, None] + within[None, :, :]
+        part = tl.load(pointers, mask=(program <= last)[:, None, None], other=0.0, cache_modifier=".cg")
+        acc += tl.sum(part, 0)
+    return acc
+
+
+@triton.jit
+def finish_tile(
+    acc, out, partials, counters, tile, steps, per_program, M, N,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, GROUP_M: tl.constexpr, SPLIT: tl.constexpr, IN_KERNEL: tl.constexpr,
+    PARTS: tl.constexpr,
+):  # fmt: skip
+    """What becomes of a program's sum acc [BLOCK_N, BLOCK_M] of its steps of a tile."""
+    acc = tl.trans(acc)
+    program = tl.program_id(0)
+    if not SPLIT:
+        _store_tile(out, tile, acc, M, N, BLOCK_M, BLOCK_N, GROUP_M)
+        return
+    first, last = tile * steps // per_program, ((tile + 1) * steps - 1) // per_program
+    if first == last:
+        _store_tile(out, tile, acc, M, N, BLOCK_M, BLOCK_N, GROUP_M)
+    else:
+        row, column = tl.arange(0, BLOCK_M), tl.arange(0, BLOCK_N)
+        slot = program.to(tl.int64) * 2 + (program == first).to(tl.int64)
+        within = (row * BLOCK_N)[:, None] + column[None, :]
+        tl.store(partials + slot * (BLOCK_M * BLOCK_N) + within, acc)
+        if IN_KERNEL:
+            tl.debug_barrier()  # all threads have stored before one of them says so
+            arrived = tl.atomic_add(counters + tile, 1, sem="acq_rel", scope="gpu")
+            if arrived == last - first:
+                tl.store(counters + tile, 0)
+                total = _added_parts(partials, first, last, row, column, BLOCK_M, BLOCK_N, BLOCK_M, BLOCK_N, PARTS)
+                _store_tile(out, tile, total, M, N, BLOCK_M, BLOCK_N, GROUP_M)
+
+
+@triton.jit
+def _combine(
+    partials, out, steps, per_program, M, N,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, GROUP_M: tl.constexpr, ROWS: tl.constexpr, PARTS: tl.constexpr,
+    DEPENDENT_LAUNCH: tl.constexpr,
+):  # fmt: skip
+    """Program (t, i): rows [i * ROWS, ..) of tile t, unless the first kernel wrote it."""
+    tile = tl.program_id(0)
+    first, last = tile * steps // per_program, ((tile + 1) * steps - 1) // per_program
+    if DEPENDENT_LAUNCH:
+        gdc_wait()  # every program waits, or this kernel could end before the first one does
+    if first == last:
+        return
+    row, column = tl.program_id(1) * ROWS + tl.arange(0, ROWS), tl.arange(0, BLOCK_N)
+    acc = _added_parts(partials, first, last, row, column, BLOCK_M, BLOCK_N, ROWS, BLOCK_N, PARTS)
+    block_m, block_n = tile_place(tile, M, N, BLOCK_M, BLOCK_N, GROUP_M)
+    m, n = block_m * BLOCK_M + row, block_n * BLOCK_N + column
+    pointers = out + m.to(tl.int64)[:, None] * N + n[None, :]
+    tl.store(pointers, acc.to(out.dtype.element_ty), mask=(m < M)[:, None] & (n < N)[None, :])
+
+
+@triton.jit
+def let_dependents_launch(DEPENDENT_LAUNCH: tl.constexpr):
+    """Says that `_combine` may start: it waits by itself."""
+    if DEPENDENT_LAUNCH:
+        gdc_launch_dependents()
+
+
+def launch(
+    kernel: Any, state: StreamKPlan, out: torch.Tensor, k: int, arguments: tuple[Any, ...], **constants: Any
+) -> None:
+    """Run `kernel` over all shares, and `_combine` where the plan says so.
+
+    The kernel's parameters: `arguments`; out, partials, counters, M, N, K, per_program; the constants here and there.
+    """
+    m, n = out.shape
+    interpreted, combines = out.is_cpu, state.is_split and not state.in_kernel
+    dependent_launch = state.dependent_launch and combines and not interpreted
+    partials = counters = out  # not looked at
+    if state.is_split:
+        shape = (state.num_programs, 2, state.block_m, state.block_n)
+        partials = torch.empty(shape, dtype=torch.float32, device=out.device)
+        counters = state.counters_on(out.device) if state.in_kernel else out
+    tile = {"BLOCK_M": state.block_m, "BLOCK_N": state.block_n, "GROUP_M": state.group_m, "PARTS": state.parts}
+    kernel[(state.num_programs,)](
+        *arguments, out, partials, counters, m, n, k, state.per_program,
+        BLOCK_K=state.block_k, STAGES=state.num_stages, SPLIT=state.is_split, IN_KERNEL=state.in_kernel,
+        EVEN_K=k % state.block_k == 0, DEPENDENT_LAUNCH=dependent_launch, num_warps=state.num_warps,
+        **tile, **constants, **({} if interpreted else state.backend_options),
+    )  # fmt: skip
+    if combines:
+        rows = state.combine_rows
+        _combine[(state.num_tiles, state.block_m // rows)](
+            partials, out, state.steps, state.per_program, m, n,
+            ROWS=rows, DEPENDENT_LAUNCH=dependent_launch, num_warps=4, **tile,
+            **({"launch_pdl": True} if dependent_launch else {}),
+        )  # fmt: skip

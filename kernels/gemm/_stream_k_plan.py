@@ -1,0 +1,141 @@
+"""Launch decisions of the stream-K kernels: pure functions of a problem's shape and a `Device`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+    from ..device import Device
+    from ._gemm import Gemm
+
+ADDED_VALUES = 32
+"""Partial values that a thread holds at once while it adds."""
+IDLE = 1.05
+"""How much longer than an equal share one may be that begins and ends with a tile's parts."""
+IN_KERNEL_BYTES = 128 << 10
+"""Most bytes of partial sums of a tile that one program adds; for more a second kernel, on all SMs, is faster."""
+
+
+@dataclass(frozen=True)
+class Tile:
+    """The shape of one program. All that a search may vary is here."""
+
+    block_m: int
+    """Tokens."""
+    block_n: int
+    """Features."""
+    block_k: int
+    num_warps: int
+    num_stages: int
+    programs_per_sm: int = 1
+    min_steps: int = 2
+    """Least K steps in a share: fewer cost more to add than a further program saves."""
+    group_m: int = 8
+    """Blocks of tokens that go through all features together, so that w is read from the cache."""
+    unpack: str = "arithmetic"
+    """How microscaled weights become numbers: `arithmetic` in registers, or `scaled` by `tl.dot_scaled`."""
+
+
+@dataclass(frozen=True)
+class StreamKPlan:
+    """What the kernels are launched with."""
+
+    out_dtype: str
+    block_m: int
+    block_n: int
+    block_k: int
+    num_warps: int
+    num_stages: int
+    group_m: int
+    unpack: str
+    num_tiles: int
+    steps: int
+    """K steps of a tile."""
+    per_program: int
+    """K steps of a share."""
+    num_programs: int
+    in_kernel: bool
+    """Whether the last share of a tile adds its partial sums; otherwise a second kernel does."""
+    parts: int
+    """Partial tiles that are added at once."""
+    combine_rows: int
+    """Rows of a tile that one program of the second kernel adds."""
+    dependent_launch: bool
+    """Whether the second kernel may be launched before the first one has ended (NVIDIA, from sm_90)."""
+    backend_options: Mapping[str, int] = field(default_factory=dict)
+    """Options of one backend only: `waves_per_eu` on AMD."""
+    counters: dict[str, torch.Tensor] = field(default_factory=dict, compare=False)
+    """[num_tiles] int32 by device: 0 between two calls. Calls of one plan must not run side by side."""
+
+    @property
+    def is_split(self) -> bool:
+        """Whether a tile may have more than one share."""
+        return self.per_program % self.steps != 0
+
+    def counters_on(self, device: torch.device) -> torch.Tensor:
+        """The arrival counters, made at the first call."""
+        import torch
+
+        if device.type not in self.counters:
+            self.counters[device.type] = torch.zeros(self.num_tiles, dtype=torch.int32, device=device)
+        return self.counters[device.type]
+
+
+def stream_k(problem: Gemm, tile: Tile, device: Device) -> StreamKPlan:
+    """Equal shares for all programs that are resident at once; whole tiles where these are many."""
+    m, n, k = problem.m, problem.n, problem.k
+    tiles_m = math.ceil(m / tile.block_m)
+    tiles, steps = tiles_m * math.ceil(n / tile.block_n), math.ceil(k / tile.block_k)
+    slots = device.num_sms * tile.programs_per_sm
+    per_program = _share(tiles, steps, slots, tile.min_steps)
+    most_parts = math.ceil(steps / per_program) + (steps % per_program != 0)
+    tile_values = tile.block_m * tile.block_n
+    in_kernel = most_parts * tile_values * 4 <= IN_KERNEL_BYTES
+    threads = tile.num_warps * device.warp_size if in_kernel else 4 * device.warp_size
+    rows = tile.block_m if in_kernel else max(1, min(tile.block_m, 512 // tile.block_n))
+    held = ADDED_VALUES * max(threads, 32) // (rows * tile.block_n)
+    return StreamKPlan(
+        out_dtype=problem.out_dtype,
+        block_m=tile.block_m,
+        block_n=tile.block_n,
+        block_k=tile.block_k,
+        num_warps=tile.num_warps,
+        num_stages=tile.num_stages,
+        group_m=min(tile.group_m, tiles_m),
+        unpack=tile.unpack,
+        num_tiles=tiles,
+        steps=steps,
+        per_program=per_program,
+        num_programs=math.ceil(tiles * steps / per_program),
+        in_kernel=in_kernel,
+        parts=max(1, min(power_of_2_above(most_parts), power_of_2_below(held))),
+        combine_rows=rows,
+        dependent_launch=device.compute_capability >= 90,
+        backend_options={"waves_per_eu": 0} if device.kind == "hip" else {},
+    )
+
+
+def _share(tiles: int, steps: int, slots: int, min_steps: int) -> int:
+    """K steps of a share: whole tiles or whole parts of tiles where that leaves few programs idle."""
+    waves = tiles / slots
+    if waves > 4 or waves / math.ceil(waves) > 0.9:
+        return steps
+    equal = max(math.ceil(tiles * steps / slots), min(steps, min_steps))
+    parts = steps // equal
+    even = math.ceil(steps / max(1, parts))
+    return even if even <= IDLE * equal else equal
+
+
+def power_of_2_above(number: int) -> int:
+    """The least power of two that is not smaller."""
+    return 1 << max(0, number - 1).bit_length()
+
+
+def power_of_2_below(number: int) -> int:
+    """The largest power of two that is not larger; 1 for numbers below."""
+    return 1 << (max(1, number).bit_length() - 1)

@@ -1,0 +1,32 @@
+"""DeepGEMM: https://github.com/deepseek-ai/DeepGEMM."""
+
+from __future__ import annotations
+
+import importlib
+
+from ..kernel import Kernel, Origin
+from ..problem import Inputs, Outputs
+from . import _deep_gemm
+from .problem import Linear, LinearFP8
+
+
+def run(inputs: Inputs, problem: Linear | LinearFP8) -> Outputs:
+    """One call."""
+    return _deep_gemm.run_with(importlib.import_module("deep_gemm"), inputs, problem)
+
+
+def version() -> str:
+    """The package's version."""
+    from importlib.metadata import version
+
+    return version("deep_gemm")
+
+
+KERNEL = Kernel(
+    origin=Origin.VENDOR,
+    tasks=("linear", "linear_fp8"),
+    supports=_deep_gemm.supports,
+    requires=("deep_gemm",),
+    run=run,
+    version=version,
+)

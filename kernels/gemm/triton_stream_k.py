@@ -1,0 +1,106 @@
+"""Linear layers in Triton: stream-K over transposed tiles, for any M; see `_stream_k`.
+
+w is streamed through shared memory in tiles of [BLOCK_N, BLOCK_K], pipelined; enough stages and programs per SM keep
+64 KB and more of it in flight on every SM. x is small and comes from the cache.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+
+from ..device import Device
+from ..kernel import Kernel, Origin
+from ..problem import Inputs, Outputs, Problem
+from ._stream_k import finish_tile, launch, let_dependents_launch, tile_place
+from ._stream_k_plan import StreamKPlan, Tile, power_of_2_above, stream_k
+from .problem import Linear
+
+
+@triton.jit
+def _linear(
+    x, w, out, partials, counters, M, N, K, per_program,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, GROUP_M: tl.constexpr, PARTS: tl.constexpr,
+    STAGES: tl.constexpr, SPLIT: tl.constexpr, IN_KERNEL: tl.constexpr, EVEN_K: tl.constexpr,
+    DEPENDENT_LAUNCH: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """Program p: K steps [p * per_program, ..) of all tiles laid end to end."""
+    let_dependents_launch(DEPENDENT_LAUNCH)
+    steps = tl.cdiv(K, BLOCK_K)
+    at = tl.program_id(0) * per_program
+    end = tl.minimum(at + per_program, tl.cdiv(M, BLOCK_M) * tl.cdiv(N, BLOCK_N) * steps)
+    k_within = tl.arange(0, BLOCK_K)
+    while at < end:
+        tile = at // steps
+        first = at - tile * steps
+        last = tl.minimum(steps, first + end - at)
+        block_m, block_n = tile_place(tile, M, N, BLOCK_M, BLOCK_N, GROUP_M)
+        # Rows past the end are those of the last row: they are not stored.
+        m = tl.minimum(block_m * BLOCK_M + tl.arange(0, BLOCK_M), M - 1)
+        n = tl.minimum(block_n * BLOCK_N + tl.arange(0, BLOCK_N), N - 1)
+        x_rows, w_rows = x + m.to(tl.int64)[:, None] * K, w + n.to(tl.int64)[:, None] * K
+        acc = tl.zeros([BLOCK_N, BLOCK_M], tl.float32)
+        for step in tl.range(first, last, num_stages=STAGES):
+            k = (step * BLOCK_K + k_within)[None, :]
+            if EVEN_K:
+                w_tile, x_tile = tl.load(w_rows + k), tl.load(x_rows + k)
+            else:
+                w_tile = tl.load(w_rows + k, mask=k < K, other=0.0)
+                x_tile = tl.load(x_rows + k, mask=k < K, other=0.0)
+            acc = tl.dot(w_tile, x_tile.T, acc=acc, input_precision=PRECISION)
+        finish_tile(
+            acc, out, partials, counters, tile, steps, per_program, M, N,
+            BLOCK_M, BLOCK_N, GROUP_M, SPLIT, IN_KERNEL, PARTS,
+        )  # fmt: skip
+        at += last - first
+
+
+def plan(problem: Problem, plan_inputs: Inputs, device: Device) -> StreamKPlan:
+    """A tile for the shape, then equal shares."""
+    assert isinstance(problem, Linear)
+    return stream_k(problem, _tile(problem, device), device)
+
+
+def _tile(problem: Linear, device: Device) -> Tile:
+    """Not timed: by bytes in flight, and by what compiles without spilled registers."""
+    block_m = min(128, max(16, power_of_2_above(problem.m)))
+    if problem.dtype == "float32":
+        return Tile(min(block_m, 32), 64, 32, num_warps=4, num_stages=2, programs_per_sm=2)
+    if device.kind == "hip":
+        return _tile_amd(problem, block_m, device)
+    small = device.shared_memory_bytes < 155 * 1024  # sm_86, sm_89, sm_120
+    if problem.n * problem.k * 2 <= 8 << 20 and problem.m <= 128:  # w is read in no time: latency alone counts
+        if problem.m <= 32:
+            return Tile(block_m, 16, 256, num_warps=4, num_stages=2, programs_per_sm=2)
+        return Tile(64, 64, 128, num_warps=4, num_stages=3, programs_per_sm=2)
+    if block_m <= 32:
+        return Tile(block_m, 64, 128, num_warps=4, num_stages=3 if small else 5, programs_per_sm=1 if small else 2)
+    # Every block of features reads all of x from the L2: past 32 tokens as much as of w, so blocks become wider.
+    if block_m == 64:
+        return Tile(64, 128, 64, num_warps=4, num_stages=3 if small else 4, programs_per_sm=1 if small else 2)
+    if problem.m <= 256:
+        return Tile(128, 64 if small else 128, 64, num_warps=4 if small else 8, num_stages=3 if small else 6)
+    return Tile(128, 128 if small else 256, 64, num_warps=8, num_stages=2 if small else 3)
+
+
+def _tile_amd(problem: Linear, block_m: int, device: Device) -> Tile:
+    """Tiles that fit the LDS: two stages on gfx942's 64 KB, of which one lies in registers."""
+    if device.warp_size == 32:
+        return Tile(min(block_m, 64), 64, 32, num_warps=4, num_stages=2)
+    if block_m <= 32:
+        return Tile(block_m, 64, 128, num_warps=4, num_stages=2, programs_per_sm=2)
+    if problem.m <= 256:
+        return Tile(64, 64, 64, num_warps=4, num_stages=2, programs_per_sm=2)
+    return Tile(128, 256 if device.shared_memory_bytes > 64 * 1024 else 128, 64, num_warps=8, num_stages=2)
+
+
+def run(inputs: Inputs, state: StreamKPlan) -> Outputs:
+    """One launch, or two."""
+    x, w = inputs["x"], inputs["w"]
+    out = torch.empty((len(x), len(w)), dtype=getattr(torch, state.out_dtype), device=x.device)
+    launch(_linear, state, out, x.shape[1], (x, w), PRECISION="ieee")
+    return {"out": out}
+
+
+KERNEL = Kernel(origin=Origin.HAND, tasks=("linear",), run=run, plan=plan, requires=("triton",), uses_triton=True)

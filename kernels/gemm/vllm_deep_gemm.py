@@ -1,0 +1,32 @@
+"""DeepGEMM as vLLM's wheel holds it."""
+
+from __future__ import annotations
+
+from ..kernel import Kernel, Origin
+from ..problem import Inputs, Outputs
+from . import _deep_gemm
+from .problem import Linear, LinearFP8
+
+
+def run(inputs: Inputs, problem: Linear | LinearFP8) -> Outputs:
+    """One call."""
+    from vllm.third_party import deep_gemm
+
+    return _deep_gemm.run_with(deep_gemm, inputs, problem)
+
+
+def version() -> str:
+    """The package's version."""
+    import vllm
+
+    return f"vllm {vllm.__version__}"
+
+
+KERNEL = Kernel(
+    origin=Origin.VENDOR,
+    tasks=("linear", "linear_fp8"),
+    supports=_deep_gemm.supports,
+    requires=("vllm.third_party.deep_gemm",),
+    run=run,
+    version=version,
+)
