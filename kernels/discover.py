@@ -16,16 +16,19 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .kernel import Kernel
 from .problem import Problem, Tier
 from .property import PropertySuite
 
+if TYPE_CHECKING:
+    from .space import Space
+
 PACKAGE = "kernels"
 BASE_PACKAGE = "kernels_base"
 BASE_PREFIX = "base:"
-NOT_KERNELS = frozenset({"problem", "properties", "__init__"})
+NOT_KERNELS = frozenset({"problem", "properties", "space", "__init__"})
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ class KernelInfo:
     tasks: tuple[str, ...]
     uses_triton: bool
     sha256: str
-    """Over the file and every file of kernels/ that it imports."""
+    """Over the file, its manifest (which holds its table of choices) and every file of kernels/ that it imports."""
     broken: str | None = None
     """Why the file cannot be used, as a sentence."""
 
@@ -88,9 +91,9 @@ def _find_declaration(tree: ast.Module) -> ast.Call:
 
 
 def source_closure(path: Path, root: Path) -> list[Path]:
-    """`path` and every module of kernels/ that it imports relatively, directly or not; sorted."""
+    """`path`, its manifest and every module of kernels/ that it imports relatively, directly or not; sorted."""
     seen: set[Path] = set()
-    todo = [path]
+    todo = [path, path.with_suffix(".json")]
     while todo:
         current = todo.pop()
         if current in seen or not current.is_file():
@@ -160,6 +163,15 @@ def load_properties(family: str) -> Mapping[str, PropertySuite]:
         return {}
     suites: Mapping[str, PropertySuite] = importlib.import_module(name).PROPERTIES
     return suites
+
+
+def load_spaces(family: str) -> tuple[Space, ...]:
+    """The search spaces that a family's space.py declares; none where it has none. Does not import torch."""
+    name = f"{PACKAGE}.{family}.space"
+    if importlib.util.find_spec(name) is None:
+        return ()
+    spaces: tuple[Space, ...] = importlib.import_module(name).SPACES
+    return spaces
 
 
 def problem_as_seen_by(kernel_id: str, problem_id: str) -> Problem:

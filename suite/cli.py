@@ -100,6 +100,32 @@ def judge(  # noqa: PLR0913, PLR0917 - each argument is an option
 
 
 @app.command()
+def generate(  # noqa: PLR0913, PLR0917 - each argument is an option
+    family: Annotated[str, typer.Argument(metavar="FAMILY", help="Whose spaces are searched.")],
+    gpu: Annotated[str, typer.Option(metavar="DEVICE", help="For which device; it need not be here.")],
+    budget: Annotated[str, typer.Option(metavar="TIME", help="90s, 5m, 1h; with --resume over all sessions.")] = "20m",
+    seed: Annotated[int, typer.Option(min=0, help="The same seed and trial log give the same file.")] = 0,
+    trials: Annotated[int | None, typer.Option(min=1, help="Most trials of a space.", show_default=False)] = None,
+    resume: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Go on with the search in this folder.", show_default=False)
+    ] = None,
+    run_dir: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where the trial log is kept.", show_default=False)
+    ] = None,
+    scheduler: Annotated[str, typer.Option(metavar="ADDRESS", help="tcp://... of a Dask scheduler.")] = "",
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Processes here; default: one a core.", show_default=False)
+    ] = None,
+    tier: Annotated[str, typer.Option(help="Problems that it searches for.")] = "ci",
+) -> None:
+    """Search for fast kernels of a family and write them to kernels/<family>/generated/. No device is needed."""
+    from .commands import generate as command
+
+    how = command.How(gpu, budget, seed, trials, resume, run_dir, scheduler, jobs, tier)
+    raise typer.Exit(command.run(_root(), family, how))
+
+
+@app.command()
 def selftest(  # noqa: PLR0913, PLR0917 - each argument is an option
     timers: Annotated[bool, typer.Option("--timers", help="Compare the device's timers with one another.")] = False,
     faults: Annotated[

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-
 from ..kernel import Kernel, Origin
 from ..problem import Inputs, Outputs
 from . import _deep_gemm
@@ -12,7 +10,9 @@ from .problem import Linear, LinearFP8
 
 def run(inputs: Inputs, problem: Linear | LinearFP8) -> Outputs:
     """One call."""
-    return _deep_gemm.run_with(importlib.import_module("deep_gemm"), inputs, problem)
+    import deep_gemm
+
+    return _deep_gemm.run_with(deep_gemm, inputs, problem)
 
 
 def version() -> str:

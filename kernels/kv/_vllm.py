@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,10 +18,11 @@ LIBRARIES = ("_C.*.so", "_C_stable_libtorch*.so")
 
 @functools.cache
 def load() -> None:
-    """Load the operators, without the package's own imports. ImportError where there are none."""
-    found = importlib.util.find_spec("vllm")
-    folder = Path(found.origin).parent if found and found.origin else None
-    libraries = [path for pattern in LIBRARIES for path in sorted(folder.glob(pattern))] if folder else []
+    """Load the operators. ImportError where there are none."""
+    import vllm
+
+    folder = Path(str(vllm.__file__)).parent
+    libraries = [path for pattern in LIBRARIES for path in sorted(folder.glob(pattern))]
     if not libraries:
         raise ImportError("vllm has no compiled operators here")
     for library in libraries:

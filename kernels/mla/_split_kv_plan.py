@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ..device import Device
 from ..problem import Inputs, Problem
-from .problem import KV_LORA_RANK, MLADecode
+from ._dims import KV_LORA_RANK
+from .problem import MLADecode
 
 COMBINE_VALUES = 8192
 """Partial values that one step of the combination holds: 64 registers for each of its 128 threads."""
@@ -16,7 +17,7 @@ COMBINE_VALUES = 8192
 
 @dataclass(frozen=True)
 class Tile:
-    """The shape of one program of the first kernel."""
+    """The shape of one program of the first kernel, and all else that is chosen rather than derived."""
 
     block_h: int
     """Rows (query, head)."""
@@ -29,6 +30,12 @@ class Tile:
     """Least tokens in a part: fewer cost more to combine than a further program saves."""
     hopper: bool = False
     """Whether it is the kernel in `_split_kv_hopper`."""
+    combine_values: int = COMBINE_VALUES
+    """As the constant of that name."""
+    dependent_launch: bool = False
+    """As `SplitKVPlan.dependent_launch`."""
+    waves_per_eu: int = 0
+    """AMD: waves that share a SIMD's registers; 0 leaves it to the compiler."""
 
 
 @dataclass(frozen=True)
@@ -58,14 +65,18 @@ class SplitKVPlan:
 def plan(problem: Problem, plan_inputs: Inputs, device: Device) -> SplitKVPlan:
     """Every launch decision, from shapes alone: `plan_inputs` may be meta tensors."""
     assert isinstance(problem, MLADecode)
-    tile = _tile(problem, device)
+    return plan_from(problem, choice_for(problem, device), device)
+
+
+def plan_from(problem: MLADecode, tile: Tile, device: Device) -> SplitKVPlan:
+    """What follows from a choice."""
     row_blocks = math.ceil(problem.seq_len_q * problem.num_heads / tile.block_h)
     min_tiles = max(1, tile.min_tokens // tile.block_n)
     most_tiles = problem.batch * math.ceil(problem.max_seq_len / tile.block_n)
     num_parts = max(1, device.num_sms * tile.programs_per_sm // row_blocks)
     num_parts = min(num_parts, math.ceil(most_tiles / min_tiles))
     combine_parts = min(128, max(4, _next_power_of_2(num_parts // problem.batch)))
-    combine_columns = min(KV_LORA_RANK, COMBINE_VALUES // combine_parts)
+    combine_columns = min(KV_LORA_RANK, tile.combine_values // combine_parts)
     return SplitKVPlan(
         softmax_scale=problem.softmax_scale,
         block_h=tile.block_h,
@@ -75,12 +86,28 @@ def plan(problem: Problem, plan_inputs: Inputs, device: Device) -> SplitKVPlan:
         hopper=tile.hopper,
         num_parts=num_parts,
         min_tiles=min_tiles,
-        combine_rows=COMBINE_VALUES // (combine_parts * combine_columns),
+        combine_rows=tile.combine_values // (combine_parts * combine_columns),
         combine_columns=combine_columns,
         combine_parts=combine_parts,
-        dependent_launch=device.compute_capability >= 90,
-        backend_options={"waves_per_eu": 1} if device.kind == "hip" else {},
+        dependent_launch=tile.dependent_launch,
+        backend_options={"waves_per_eu": tile.waves_per_eu} if device.kind == "hip" else {},
     )
+
+
+def facts(problem: MLADecode) -> dict[str, int | bool]:
+    """What a table of choices tells problems apart by."""
+    return {
+        "is_fp8": problem.kv_dtype != problem.dtype,
+        "rows": problem.seq_len_q * problem.num_heads,
+        "tokens": problem.batch * problem.max_seq_len,
+    }
+
+
+def choice_for(problem: MLADecode, device: Device) -> Tile:
+    """What was chosen by hand."""
+    if device.kind == "hip":
+        return replace(_tile(problem, device), waves_per_eu=1)
+    return replace(_tile(problem, device), dependent_launch=device.compute_capability >= 90)
 
 
 def _tile(problem: MLADecode, device: Device) -> Tile:

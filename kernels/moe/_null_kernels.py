@@ -8,8 +8,9 @@ from dataclasses import replace
 import torch
 
 from ..problem import Inputs, NullKernel, Outputs
+from ._maths import route, unpermute
 from .problem import MoEGroupedGEMM, MoELayer, MoEPermute, MoERouter, MoEUnpermute
-from .reference import grouped_gemm, layer, permute, route, routed, unpermute
+from .reference import grouped_gemm, layer, permute, routed
 
 
 def _named(*kernels: Callable[[Inputs], Outputs]) -> Mapping[str, NullKernel]:

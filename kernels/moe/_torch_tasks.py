@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 
 from ..problem import Inputs, Outputs
+from ._maths import route, router_of, unpermute
 from .problem import MoELayer, MoEPermute, MoERouter
-from .reference import route, router_of, unpermute
 
 
 def routed(inputs: Inputs, problem: MoELayer) -> tuple[torch.Tensor, torch.Tensor]:

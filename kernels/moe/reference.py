@@ -8,37 +8,9 @@ import torch
 
 from ..kernel import Kernel, Origin
 from ..problem import Inputs, Outputs, Problem
+from ._maths import route, router_of, unpermute
 from ._quant import dequantize, dequantize_weight, quantize
-from ._router_problem import MoERouter
 from .problem import MoEGroupedGEMM, MoELayer
-
-
-def route(inputs: Inputs, problem: MoERouter) -> Outputs:
-    """weights [tokens, top_k] float32 and ids int32, those that are chosen first first."""
-    logits = inputs["router_logits"].float()
-    is_softmax = problem.scoring == "softmax"
-    scores = logits.softmax(-1) if is_softmax else logits.sigmoid()
-    choosing = scores if is_softmax else scores + inputs["correction_bias"]
-    if problem.num_groups > 1:
-        groups = choosing.unflatten(-1, (problem.num_groups, -1))
-        group_scores = groups.amax(-1) if is_softmax else groups.topk(2, dim=-1).values.sum(-1)
-        best = group_scores.topk(problem.top_groups, dim=-1).indices
-        outside = torch.ones_like(group_scores).scatter(-1, best, 0.0).bool()
-        choosing = groups.masked_fill(outside[..., None], float("-inf")).flatten(-2)
-    ids = choosing.topk(problem.top_k, dim=-1).indices
-    weights = scores.gather(-1, ids)
-    if problem.renormalize:
-        weights = weights / weights.sum(-1, keepdim=True)
-    return {"weights": weights * problem.scaling_factor, "ids": ids.int()}
-
-
-def router_of(problem: MoELayer) -> MoERouter:
-    """The router that a layer's field names."""
-    if problem.router == "softmax":
-        return MoERouter(problem.tokens, problem.num_experts, problem.top_k)
-    return MoERouter(
-        problem.tokens, problem.num_experts, problem.top_k, "sigmoid", num_groups=8, top_groups=4, scaling_factor=2.5
-    )
 
 
 def routed(inputs: Inputs, problem: MoELayer) -> tuple[torch.Tensor, torch.Tensor]:
@@ -59,12 +31,6 @@ def permute(inputs: Inputs, problem: Problem) -> Outputs:
         "rows": order.argsort().view_as(inputs["topk_ids"]).int(),
         "expert_ends": torch.bincount(ids, minlength=num_experts).cumsum(0).int(),
     }
-
-
-def unpermute(inputs: Inputs, problem: Problem) -> Outputs:
-    """The weighted sum of each token's rows."""
-    rows = inputs["expert_out"][inputs["rows"].long()].float()  # [tokens, top_k, hidden_size]
-    return {"out": (rows * inputs["topk_weights"][..., None]).sum(1)}
 
 
 def swiglu(x: torch.Tensor, w13: torch.Tensor) -> torch.Tensor:

@@ -23,9 +23,9 @@ from ..kernel import Kernel, Origin
 from ..problem import Inputs, Outputs
 from ._experts_plan import ExpertsPlan, Tile, plan
 from ._grouped_triton import combine, down, gate_up, quantize
+from ._maths import router_of
 from ._sort_triton import launch_options, most_tiles, sort_slots
 from .problem import BLOCK, MoEGroupedGEMM, MoELayer
-from .reference import router_of
 from .triton_router import RouterPlan, route
 
 

@@ -15,9 +15,9 @@ from ..device import Device
 from ..kernel import Kernel, Origin
 from ..problem import Inputs, Outputs
 from . import vllm_router
+from ._maths import router_of
 from ._vllm import version
 from .problem import BLOCK, MoELayer
-from .reference import router_of
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,8 @@ def _sources(path: Path, root: Path | None) -> list[Path]:
         return [path]
     family = root / PACKAGE / path.relative_to(root / PACKAGE).parts[0]
     shared = {source for name in OF_THE_FAMILY for source in source_closure(family / name, root)}
-    helpers = [p for p in source_closure(path, root) if p.parent != root / PACKAGE and p not in shared]
+    closure = (source for source in source_closure(path, root) if source.suffix == ".py")  # not the manifest
+    helpers = [source for source in closure if source.parent != root / PACKAGE and source not in shared]
     return [path, *(p for p in helpers if p != path)]
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import traceback
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +41,35 @@ def compile_case(kernel: str, problem: str, device: dict[str, Any], base_root: s
             return {"status": "skipped", "reason": "unsupported", "sentence": reason}
         launches = _compile(implementation, case, target)
     except Exception as error:  # noqa: BLE001 - a kernel may raise anything
-        detail = "".join(traceback.format_exception(error))[-DETAIL_CHARS:]
-        return {"status": "failed", "reason": "does_not_compile", "sentence": sentence_of(error), "detail": detail}
+        return _failed(error)
+    return _fitting(launches, target)
+
+
+def compile_choice(
+    family: str, template: str, problem: str, choice: dict[str, Any], device: dict[str, Any]
+) -> dict[str, Any]:
+    """Answer to `compile_choice`: as `compile_case`, of a template with another choice than its own.
+
+    Beyond that "cost", the fields of the problem's `Cost`.
+    """
+    target = Device(**device)
+    try:
+        space = next(s for s in discover.load_spaces(family) if s.template == template)
+        case, kernel = discover.load_problem(problem), discover.load_kernel(f"{family}/{template}")
+        planned = replace(kernel, plan=lambda p, inputs, d: space.plan_from(p, space.made(choice), d))
+        launches = _compile(planned, case, target)
+        cost = case.cost(case.make_inputs(0, "meta") | space.drawn(case))
+    except Exception as error:  # noqa: BLE001 - a choice may make a kernel raise anything
+        return _failed(error)
+    return {**_fitting(launches, target), "cost": asdict(cost)}
+
+
+def _failed(error: Exception) -> dict[str, Any]:
+    detail = "".join(traceback.format_exception(error))[-DETAIL_CHARS:]
+    return {"status": "failed", "reason": "does_not_compile", "sentence": sentence_of(error), "detail": detail}
+
+
+def _fitting(launches: list[Launch], target: Device) -> dict[str, Any]:
     too_large = next((s for s in (excess(launch, target) for launch in launches) if s), None)
     if too_large:
         return {"status": "failed", "reason": "exceeds_shared_memory", "sentence": too_large, "launches": launches}

@@ -24,6 +24,7 @@ POISONED = 3
 OPERATIONS = {
     "describe": "suite.measure.describe:describe",
     "compile": "suite.measure.compile_worker:compile_case",
+    "compile_choice": "suite.measure.compile_worker:compile_choice",
     "check": "suite.measure.execute:run_case",
     "referee": "suite.judge.check:referee",
     "property": "suite.measure.execute_properties:run_property",

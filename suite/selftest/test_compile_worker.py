@@ -93,7 +93,7 @@ def make_tree(root: Path, kernel: str) -> Path:
     family = root / "kernels" / "toy"
     family.mkdir(parents=True)
     shutil.copytree(PROJECT_ROOT / "suite", root / "suite", ignore=shutil.ignore_patterns("selftest", "__pycache__"))
-    for module in ("__init__", "device", "problem", "kernel", "property", "discover"):
+    for module in ("__init__", "device", "problem", "kernel", "property", "updates", "discover"):
         shutil.copy(PROJECT_ROOT / "kernels" / f"{module}.py", family.parent)
     (family / "__init__.py").touch()
     (family / "problem.py").write_text(textwrap.dedent(TOY_PROBLEM))

@@ -246,7 +246,8 @@ def our_files(*suffixes: str) -> Iterator[Path]:
 
 
 def test_files_stay_short():
-    lengths = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in our_files(".py")}
+    by_people = (path for path in our_files(".py") if path.parent.name != "generated")
+    lengths = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in by_people}
     assert not {name: lines for name, lines in lengths.items() if lines > ABOUT_300_LINES}
 
 

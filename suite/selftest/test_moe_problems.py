@@ -14,11 +14,12 @@ from kernels.device import Device
 from kernels.discover import load_problems
 from kernels.moe._experts_plan import plan
 from kernels.moe._layout import aligned_rows, sorted_slots, weighted_sum
+from kernels.moe._maths import route
 from kernels.moe._quant import dequantize, dequantize_weight, quantize
 from kernels.moe._routing import base_ids, draw_router
 from kernels.moe._sort_triton import most_tiles
 from kernels.moe.problem import HARD_CASES, MoEGroupedGEMM, MoELayer, MoEPermute, MoERouter, MoEUnpermute
-from kernels.moe.reference import layer, permute, route, run
+from kernels.moe.reference import layer, permute, run
 from kernels.problem import Tier
 
 H200 = Device("cuda", "sm_90", 132, 232448, 32, "float8_e4m3fn")

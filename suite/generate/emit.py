@@ -1,0 +1,127 @@
+"""What a search found, as files: a kernel in kernels/<family>/generated/ and its manifest."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from kernels.discover import problem_key
+from kernels.problem import Problem
+from kernels.space import Space
+
+from ..device.specs import DeviceSpec
+from ..record.files import write_atomic
+from ..record.schema import Document, RecordError, load, schema_version, validate
+from .specialise import specialised
+from .table import Point, Row, table_of
+from .trials import Trials
+
+GENERATOR = "kernelgate generate"
+VERSION = "1"
+LICENSE = "Apache-2.0"
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What a search is about."""
+
+    root: Path
+    family: str
+    space: Space
+    spec: DeviceSpec
+    problems: Sequence[Problem]
+    """That it searches for."""
+    known: Sequence[Problem]
+    """All of the family's that the space's template can solve on the device."""
+    seed: int
+
+    @property
+    def path(self) -> Path:
+        """Of the kernel's file."""
+        name = f"{self.spec.key.replace('-', '_')}_{self.space.what}.py"
+        return self.root / "kernels" / self.family / "generated" / name
+
+
+def write(subject: Subject, trials: Trials) -> tuple[Path, Document]:
+    """Write the best of all trials as a kernel; returns its file and its manifest.
+
+    RecordError where no trial ran, or where the file that is there was measured and this one is not.
+    """
+    rows, path = rows_of(subject, trials), subject.path
+    manifest_path = path.with_suffix(".json")
+    if manifest_path.exists() and load(manifest_path, "manifest")["measured"]:
+        raise RecordError(f"{manifest_path}: what is there was measured; what was only ranked does not replace it.")
+    folder = subject.root / "kernels" / subject.family
+    text = specialised(folder, subject.space, rows, subject.spec.device(), manifest_path.name)
+    document = _manifest(subject, trials, rows, text)
+    write_atomic(manifest_path, json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+    write_atomic(path, text)
+    return path, document
+
+
+def rows_of(subject: Subject, trials: Trials) -> list[Row]:
+    """The table: for every problem its best choice. RecordError where none ran."""
+    points, device = [], subject.spec.device()
+    for problem in subject.problems:
+        best, by_hand = trials.best(problem_key(problem)), subject.space.by_hand(problem, device)
+        if best is not None:
+            points.append(Point(subject.space.facts(problem), dict(best.choice), best.score_us or 0.0))
+        elif trials.find(problem_key(problem), by_hand) is None:  # the search ended before it came to this one
+            points.append(Point(subject.space.facts(problem), by_hand, 0.0))
+    if not any(result.score_us for result in trials.results.values()):
+        raise RecordError(f"Not one choice of {subject.family}/{subject.space.template} compiled: {trials.failures()}.")
+    return table_of(points, _otherwise(subject, [point.use for point in points]))
+
+
+def _otherwise(subject: Subject, uses: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """Of the choices found and those by hand the one that suits most problems; the earliest of equals."""
+    space, device = subject.space, subject.spec.device()
+    by_hand = [space.by_hand(problem, device) for problem in subject.known]
+
+    def unsuited(use: Mapping[str, Any]) -> int:
+        return sum(space.why_not(problem, space.made(use), device) is not None for problem in subject.known)
+
+    return min([*uses, *by_hand], key=unsuited)
+
+
+def _manifest(subject: Subject, trials: Trials, rows: list[Row], text: str) -> Document:
+    spent_s = max((result.elapsed_s for result in trials.results.values()), default=0.0)
+    failures = trials.failures()
+    document: Document = {
+        "schema": schema_version("manifest"),
+        "family": subject.family,
+        "domain": {"tasks": list(subject.space.tasks), "fields": {}},
+        "devices": [subject.spec.key],
+        "entry_point": "KERNEL",
+        "origin": "generated",
+        "generator": {"name": GENERATOR, "version": VERSION},
+        "seed": subject.seed,
+        "space_sha256": subject.space.sha256(subject.spec.device()),
+        "budget_s": {"wall": spent_s, "device": 0},
+        "trials": {"tried": len(trials.results), "failed": sum(failures.values()), "failures": failures},
+        "parents": [f"{subject.family}/{subject.space.template}"],
+        "compilers": compilers(),
+        "source_sha256": hashlib.sha256(text.encode()).hexdigest(),
+        "license": LICENSE,
+        "workspace_bytes": None,
+        "deterministic": None,
+        "measured": False,
+        "dispatch": rows,
+    }
+    return validate(document, "manifest", f"The manifest of {subject.path.name}")
+
+
+def compilers() -> dict[str, str]:
+    """Versions of what is installed here, without loading it."""
+    found = {}
+    for name in ("torch", "triton"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found

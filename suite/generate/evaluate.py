@@ -1,0 +1,92 @@
+"""One trial: a function of JSON that gives JSON, so that any executor can carry it to any machine.
+
+Every thread that evaluates has a worker process of its own, which a candidate may hang or kill without harm to others.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import functools
+import os
+import shutil
+import signal
+import tempfile
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from ..measure.compile import COMPILING, PROJECT_ROOT, WITHOUT_LINE_INFO
+from ..measure.process import Worker, WorkerError
+from ..record.schema import RecordError
+
+Request = dict[str, Any]
+Reply = dict[str, Any]
+TIMEOUT_S = 120.0
+_own = threading.local()
+
+
+def evaluate(request: Request) -> Reply:
+    """Serve one request, {"op": "compile_choice", ...}, in this thread's worker. Never raises for a candidate's fault.
+
+    Returns {"status": "compiled" or "failed", "reason", "sentence", "launches", "cost"}; see `compile_choice`.
+    """
+    worker = getattr(_own, "worker", None)
+    if worker is None:
+        log = _logs() / f"{threading.get_ident()}.log"
+        worker = _own.worker = Worker(PROJECT_ROOT, log, COMPILING | WITHOUT_LINE_INFO)
+        _STARTED.append(worker)
+    try:
+        reply: Reply = worker.request(dict(request), TIMEOUT_S)
+    except WorkerError as error:
+        reply = {"status": "failed", "reason": error.reason, "sentence": error.sentence, "lost": True}
+    if reply.get("lost") or reply.get("poisoned"):
+        worker.kill()
+        _STARTED.remove(worker)
+        _own.worker = None
+    return reply
+
+
+_STARTED: list[Worker] = []
+
+
+@functools.cache
+def _logs() -> Path:
+    """A folder for what workers print, gone with this process."""
+    folder = tempfile.mkdtemp(prefix="kernelgate-generate-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)
+
+
+@contextlib.contextmanager
+def executor(jobs: int, scheduler: str = "") -> Iterator[Executor]:
+    """Threads of this process with a worker each, or the workers of the Dask cluster at `scheduler`.
+
+    RecordError where `distributed` is not installed.
+    """
+    if scheduler:
+        with _client(scheduler) as client:
+            yield client.get_executor(pure=False, retries=0)
+        return
+    threads = ThreadPoolExecutor(jobs)
+    try:
+        yield threads
+    finally:
+        for worker in _STARTED:  # a thread that waits for one sees the end of file and goes on
+            with contextlib.suppress(OSError):
+                os.killpg(worker.pid, signal.SIGKILL)
+        threads.shutdown(wait=True, cancel_futures=True)
+        while _STARTED:
+            _STARTED.pop().kill()
+
+
+def _client(scheduler: str) -> Any:
+    try:
+        from distributed import Client
+    except ImportError as error:
+        raise RecordError(
+            f"--scheduler {scheduler} needs Dask ({error}): pip install 'kernelgate[cluster]', on every machine."
+        ) from None
+    return Client(scheduler)

@@ -1,0 +1,172 @@
+"""Parameters that always get the same value, or are never read, leave their functions; so do fields of dataclasses."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .fold import is_literal, literal
+from .source import Edit, Function, Group, Source, is_jit, is_string, without
+
+Constants = Mapping[str, Any]
+"""Names -> the numbers that they stand for."""
+
+
+@dataclass(frozen=True)
+class _Uses:
+    """Calls and launches of a function; `escapes` where it is also used in another way."""
+
+    calls: list[ast.Call]
+    escapes: bool
+
+
+def fold_parameters(constants: Constants) -> Any:
+    """A pass that puts a literal in place of a constexpr parameter which every call and launch gives it.
+
+    `constants` are those that the module imports.
+    """
+
+    def run(source: Source) -> Iterator[Group]:
+        known = {**_own_constants(source), **constants}
+        for function in filter(is_jit, source.functions().values()):
+            uses = _uses(source, function.name)
+            for parameter in function.args.args:
+                if not uses.escapes and uses.calls and "constexpr" in ast.unparse(parameter.annotation or ast.Pass()):
+                    yield from _folded(source, function, parameter, uses, known)
+
+    return run
+
+
+def _own_constants(source: Source) -> Constants:
+    """Names that the module itself gives a number, once."""
+    given = [(node.targets[0].id, node.value.value) for node in source.tree.body
+             if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
+             and isinstance(node.value, ast.Constant) and isinstance(node.value.value, (int, float))]  # fmt: skip
+    return dict(given)
+
+
+def _folded(
+    source: Source, function: Function, parameter: ast.arg, uses: _Uses, constants: Constants
+) -> Iterator[Group]:
+    given = [_given(function, parameter.arg, call) for call in uses.calls]
+    values = {_value(source, node, constants) for node in given if node is not None}
+    if None in given or len(values) != 1 or None in values:
+        return
+    (text,) = values
+    reads = source.reads_in[function.name].get(parameter.arg, [])
+    yield [_without_parameter(source, function, parameter), *_without_arguments(source, function, parameter, uses),
+           *(source.put(read, str(text)) for read in reads)]  # fmt: skip
+
+
+def drop_unread(source: Source) -> Iterator[Group]:
+    """Parameters that their function does not read, where every call is seen."""
+    for function in source.functions().values():
+        uses = _uses(source, function.name)
+        if uses.escapes or not uses.calls or function.args.defaults:
+            continue
+        for parameter in function.args.args:
+            given = [_given(function, parameter.arg, call) for call in uses.calls]
+            read = parameter.arg in source.reads_in[function.name] or parameter.arg in source.hidden
+            if not read and None not in given:
+                arguments = _without_arguments(source, function, parameter, uses)
+                yield [_without_parameter(source, function, parameter), *arguments]
+
+
+def constant_fields(source: Source) -> dict[tuple[str, str], Any]:
+    """(class, field) of dataclasses here that every construction gives the same literal."""
+    found: dict[tuple[str, str], Any] = {}
+    for name in source.classes():
+        calls = _uses(source, name).calls
+        if not calls or any(call.args or any(k.arg is None for k in call.keywords) for call in calls):
+            continue
+        for keyword in calls[0].keywords:
+            given = [next((k.value for k in call.keywords if k.arg == keyword.arg), None) for call in calls]
+            texts = {source.of(value) for value in given if value is not None and is_literal(value)}
+            if len(texts) == 1 and None not in given and all(v is not None and is_literal(v) for v in given):
+                found[name, keyword.arg or ""] = ast.literal_eval(next(iter(texts)))
+    return found
+
+
+def drop_fields(source: Source, names: Mapping[tuple[str, str], Any]) -> Source:
+    """Without these fields, where they are declared and where they are given."""
+    for class_name, field in names:
+        body = source.classes()[class_name].body if class_name in source.classes() else []
+        edits: list[Edit] = [
+            source.cut(n) for n in body if isinstance(n, ast.AnnAssign) and source.of(n.target) == field
+        ]
+        for call in _uses(source, class_name).calls:
+            for index, keyword in enumerate(call.keywords):
+                if keyword.arg == field:
+                    edits.append(without(source, [*call.args, *call.keywords], len(call.args) + index))
+        source = source.edited([edits] if edits else [])
+    return source
+
+
+def drop_unused(source: Source, kept: str = "KERNEL") -> Iterator[Group]:
+    """Definitions of the module that nothing leads to from `kept`."""
+    defined: dict[str, ast.stmt] = {}
+    for node in source.tree.body:
+        names = [node.name] if isinstance(node, (ast.FunctionDef, ast.ClassDef)) else []
+        if isinstance(node, ast.Assign):
+            names = [t.id for t in node.targets if isinstance(t, ast.Name)]
+        defined |= dict.fromkeys(names, node)
+    reached, todo = set(), [kept]
+    while todo:
+        name = todo.pop()
+        if name in defined and name not in reached:
+            reached.add(name)
+            todo += [n.id for n in ast.walk(defined[name]) if isinstance(n, ast.Name)]
+    for name, node in defined.items():
+        if name not in reached and not is_string(node):
+            yield [source.cut(node)]
+
+
+def _uses(source: Source, name: str) -> _Uses:
+    calls, escapes = [], name in source.hidden
+    for use in source.reads.get(name, ()):
+        parent = source.parents[use]
+        called: ast.AST = use
+        if isinstance(parent, ast.Subscript) and parent.value is use:  # fn[grid](...)
+            called, parent = parent, source.parents[parent]
+        if isinstance(parent, ast.Call) and parent.func is called:
+            calls.append(parent)
+        elif not _is_annotation(parent, use):
+            escapes = True
+    return _Uses(calls, escapes)
+
+
+def _is_annotation(parent: ast.AST, use: ast.AST) -> bool:
+    return use in (getattr(parent, "annotation", None), getattr(parent, "returns", None))
+
+
+def _given(function: Function, name: str, call: ast.Call) -> ast.expr | None:
+    """What a call passes for a parameter; None where that cannot be seen."""
+    position = [a.arg for a in function.args.args].index(name)
+    if any(isinstance(a, ast.Starred) for a in call.args):
+        return None
+    if position < len(call.args):
+        return call.args[position]
+    return next((k.value for k in call.keywords if k.arg == name), None)
+
+
+def _value(source: Source, node: ast.expr, constants: Constants) -> str | None:
+    if isinstance(node, ast.Name) and node.id in constants:
+        return literal(constants[node.id])
+    return source.of(node) if isinstance(node, ast.Constant) else None
+
+
+def _without_parameter(source: Source, function: Function, parameter: ast.arg) -> Edit:
+    return without(source, function.args.args, function.args.args.index(parameter))
+
+
+def _without_arguments(source: Source, function: Function, parameter: ast.arg, uses: _Uses) -> list[Edit]:
+    position = function.args.args.index(parameter)
+    edits = []
+    for call in uses.calls:
+        elements = [*call.args, *call.keywords]
+        named = (i for i, e in enumerate(elements) if isinstance(e, ast.keyword) and e.arg == parameter.arg)
+        index = position if position < len(call.args) else next(named)
+        edits.append(without(source, elements, index))
+    return edits

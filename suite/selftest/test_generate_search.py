@@ -1,0 +1,234 @@
+"""The search without a device: reproducible, resumable, and unharmed by what fails."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from concurrent.futures import Executor, Future
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from kernels.discover import load_problems, load_spaces, problem_key
+from kernels.problem import Cost, Tier
+from kernels.space import Space, Work
+from suite.commands.generate import How, run, seconds_of
+from suite.device.specs import DeviceError, spec_by_key
+from suite.generate.emit import Subject, rows_of
+from suite.generate.evaluate import evaluate, executor
+from suite.generate.occupancy import resident_blocks
+from suite.generate.roofline import estimate_us
+from suite.generate.search import Budget, Search
+from suite.generate.table import look_up
+from suite.generate.trials import LOG_NAME, Trials
+from suite.measure.process import WorkerError
+from suite.record.schema import RecordError
+
+pytest.importorskip("optuna", reason="the extra `generate` brings it")
+
+H200, MI300X = spec_by_key("h200"), spec_by_key("mi300x")
+(SPACE,) = load_spaces("mla")
+PROBLEMS = load_problems("mla")[0][Tier.CI][:3]
+COST: dict[str, Any] = {"flops": 10**11, "cold_read_bytes": 10**8, "write_bytes": 10**6, "compute_dtype": "bfloat16"}
+HEADER = {"seed": 0}
+WALL_S = 100.0
+
+
+class Here(Executor):
+    """Evaluates at once, in the caller's thread; loses the worker of some calls."""
+
+    def __init__(self, lost=(), interrupt_at=None):
+        self.calls, self.lost, self.interrupt_at = 0, lost, interrupt_at
+
+    def submit(self, fn, /, *args, **kwargs):
+        self.calls += 1
+        if self.calls == self.interrupt_at:
+            raise KeyboardInterrupt
+        future: Future[Any] = Future()
+        if self.calls in self.lost:
+            future.set_exception(RuntimeError("KilledWorker"))
+        else:
+            future.set_result(fn(*args, **kwargs))
+        return future
+
+
+def fake(request):
+    """Compiled, with figures that depend on the choice; four stages fail."""
+    choice = request["choice"]
+    if choice["num_stages"] == 4:
+        return {"status": "failed", "reason": "does_not_compile", "sentence": "no"}
+    spilled = abs(choice["block_h"] - 64) + 10 * abs(choice["num_stages"] - 3)
+    return {"status": "compiled", "cost": COST, "launches": [launch(spilled=spilled, grid=(256, 1, 1))]}
+
+
+def launch(registers=128, shared=65536, warps=4, spilled=0, grid=(304, 1, 1), kinds=None):
+    return {"function": "f", "grid": list(grid), "num_warps": warps, "num_stages": 2, "registers": registers,
+            "spilled_registers": spilled, "shared_memory_bytes": shared,
+            "matrix_instructions": {"mfma": 8} if kinds is None else kinds}  # fmt: skip
+
+
+def searched(folder, trials, resume=False, seed=0, on=None) -> list[str]:
+    """Lines of the log after a search, without times."""
+    kept = Trials(folder, HEADER, resume)
+    Search(SPACE, "mla", MI300X, PROBLEMS, seed, kept, evaluate=fake).run(on or Here(), Budget(WALL_S, trials))
+    kept.close()
+    return [json.dumps(json.loads(line) | {"elapsed_s": 0}) for line in (folder / LOG_NAME).read_text().splitlines()]
+
+
+def table(folder):
+    trials = Trials(folder, HEADER, resume=True)
+    try:
+        return rows_of(Subject(folder, "mla", SPACE, MI300X, PROBLEMS, PROBLEMS, 0), trials)
+    finally:
+        trials.close()
+
+
+def test_the_same_seed_gives_the_same_trials_and_another_seed_others(tmp_path):
+    first, again = searched(tmp_path / "a", 24), searched(tmp_path / "b", 24)
+    assert first == again
+    assert len(first) == 25
+    assert searched(tmp_path / "c", 24, seed=1) != first
+
+
+def test_a_search_that_was_cut_off_goes_on_as_if_it_had_not_been(tmp_path):
+    whole = searched(tmp_path / "whole", 30)
+    cut = tmp_path / "cut"
+    searched(cut, 17)
+    with (cut / LOG_NAME).open("a") as log:
+        log.write('{"event":"trial","prob')  # SIGKILL within a write
+    on = Here()
+    assert searched(cut, 30, resume=True, on=on) == whole
+    assert on.calls == 13, "what the log knows is not tried again"
+    assert table(cut) == table(tmp_path / "whole")
+
+
+def test_the_first_choice_is_the_one_by_hand_and_the_best_is_never_worse(tmp_path):
+    searched(tmp_path, 40)
+    trials = Trials(tmp_path, HEADER, resume=True)
+    trials.close()
+    for problem in PROBLEMS:
+        by_hand = trials.find(problem_key(problem), SPACE.by_hand(problem, MI300X.device()))
+        best = trials.best(problem_key(problem))
+        assert next(trials.of(problem_key(problem))) == by_hand
+        assert best is not None
+        assert by_hand is not None
+        assert (best.score_us or 0) <= (by_hand.score_us or 0)
+        found = trials.find(problem_key(problem), look_up(table(tmp_path), SPACE.facts(problem)))
+        assert found is not None
+        assert found.score_us == best.score_us
+    scores = [r.score_us for r in trials.results.values() if r.score_us is not None]
+    assert min(scores) < scores[0], "the search found nothing better than the first try"
+
+
+def test_what_failed_is_kept_with_its_reason_and_never_chosen(tmp_path):
+    searched(tmp_path, 40)
+    trials = Trials(tmp_path, HEADER, resume=True)
+    trials.close()
+    assert trials.failures().keys() == {"does_not_compile"}
+    assert all(row["use"]["num_stages"] != 4 for row in table(tmp_path))
+
+
+def test_no_choice_is_tried_that_analysis_rules_out(tmp_path):
+    searched(tmp_path, 40)
+    trials = Trials(tmp_path, HEADER, resume=True)
+    trials.close()
+    by_id = {problem_key(p): p for p in PROBLEMS}
+    for result in trials.results.values():
+        assert SPACE.why_not(by_id[result.problem], SPACE.made(result.choice), MI300X.device()) is None
+
+
+def test_a_lost_worker_costs_its_own_trial_only(tmp_path):
+    searched(tmp_path, 20, on=Here(lost=(3, 4)))
+    trials = Trials(tmp_path, HEADER, resume=True)
+    trials.close()
+    assert trials.failures()["lost_worker"] == 2
+    assert len(trials.results) == 20
+
+
+def test_ctrl_c_keeps_the_best(tmp_path):
+    searched(tmp_path, 40, on=Here(interrupt_at=9))
+    assert table(tmp_path)
+
+
+def test_a_search_ends_when_nothing_is_left(tmp_path):
+    small = replace(SPACE, values=lambda device: {n: v[:1] for n, v in SPACE.values(device).items()})
+    trials = Trials(tmp_path, HEADER, resume=False)
+    ended = Search(small, "mla", MI300X, PROBLEMS, 0, trials, evaluate=fake).run(Here(), Budget(WALL_S))
+    trials.close()
+    assert ended == "Nothing is left to try."
+    assert len(trials.results) <= 2 * len(PROBLEMS)
+
+
+def test_a_log_is_not_mixed_with_another_search(tmp_path):
+    searched(tmp_path, 4)
+    with pytest.raises(RecordError, match="differs in seed"):
+        Trials(tmp_path, {"seed": 1}, resume=True)
+    with pytest.raises(RecordError, match="--resume goes on"):
+        Trials(tmp_path, HEADER, resume=False)
+    with pytest.raises(RecordError, match="no search to resume"):
+        Trials(tmp_path / "none", HEADER, resume=True)
+
+
+def test_an_estimate_follows_what_is_known_of_hardware():
+    cost, base = Cost(**COST), launch()
+    least = estimate_us(cost, Work(), [base], MI300X)
+    assert least > COST["flops"] / (MI300X.peak_for("bfloat16") or 0) * 1e6
+    slower = [launch(spilled=64), launch(kinds={}), launch(grid=(305, 1, 1), registers=512), launch(grid=(30, 1, 1))]
+    for other in slower:
+        assert estimate_us(cost, Work(), [other], MI300X) > least
+    assert estimate_us(cost, Work(flops_factor=4), [base], MI300X) > least
+    assert estimate_us(cost, Work(reread_factor=32), [base], MI300X) > least
+    assert estimate_us(cost, Work(extra_bytes=10**9), [base], MI300X) > least
+    wgmma, mma = (estimate_us(cost, Work(), [launch(kinds={kind: 8})], H200) for kind in ("wgmma", "mma"))
+    assert mma > wgmma
+
+
+@pytest.mark.parametrize(
+    ("spec", "figures", "blocks"),
+    [
+        (H200, {"registers": 255, "warps": 8, "shared": 1024}, 1),  # 256 registers x 256 threads of 65536
+        (H200, {"registers": 128, "warps": 4, "shared": 100 << 10}, 2),  # two of 101 KiB in 228
+        (H200, {"registers": 32, "warps": 4, "shared": 0}, 16),  # 64 warps
+        (MI300X, {"registers": 256, "warps": 4, "shared": 1024}, 2),  # two waves of 256 registers a SIMD
+        (MI300X, {"registers": 64, "warps": 4, "shared": 40 << 10}, 1),  # 64 KiB of LDS
+    ],
+)
+def test_blocks_that_an_sm_holds(spec, figures, blocks):
+    assert resident_blocks(launch(**figures), spec.device()) == blocks
+
+
+def test_a_worker_that_dies_fails_its_trial_and_the_next_one_gets_a_fresh_one(monkeypatch):
+    from suite.generate import evaluate as module
+
+    with executor(1) as threads:
+        assert threads.submit(evaluate, {"op": "echo", "n": 1}).result() == {"n": 1}
+        (worker,) = module._STARTED
+        os.kill(worker.pid, signal.SIGKILL)
+        lost = threads.submit(evaluate, {"op": "echo", "n": 2}).result()
+        assert (lost["status"], lost["reason"]) == ("failed", WorkerError("out_of_memory", "").reason)
+        assert threads.submit(evaluate, {"op": "echo", "n": 3}).result() == {"n": 3}
+    assert not module._STARTED
+
+
+def test_budgets():
+    assert [seconds_of(text) for text in ("90s", "1.5m", "2h")] == [90, 90, 7200]
+    with pytest.raises(RecordError, match="90s, 5m or 1h"):
+        seconds_of("5 minutes")
+
+
+def test_what_cannot_be_searched_is_a_sentence(tmp_path):
+    from suite.measure.compile import PROJECT_ROOT
+
+    with pytest.raises(RecordError, match="no such family"):
+        run(PROJECT_ROOT, "nothing", How("h200", "1s"))
+    with pytest.raises(DeviceError, match="Did you mean"):
+        run(PROJECT_ROOT, "mla", How("h20", "1s"))
+
+
+def test_a_space_is_of_functions_that_a_file_can_hold():
+    with pytest.raises(ValueError, match="must be a function of a module"):
+        replace(SPACE, facts=lambda problem: {})
+    assert isinstance(SPACE, Space)
+    assert SPACE.sha256(H200.device()) != SPACE.sha256(MI300X.device())
