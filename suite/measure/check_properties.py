@@ -22,13 +22,13 @@ from .campaign import CASE_TIMEOUT_S, Campaign, ask_referee
 from .crew import RunError
 from .stopwatch import Stopwatch
 
-NUM_PROBLEMS, NUM_CPU_PROBLEMS = 10, 6
-"""For a kernel; the second on the CPU and in Triton's interpreter."""
+NUM_PROBLEMS, NUM_CPU_PROBLEMS, FEWEST_PROBLEMS = 10, 6, 2
+"""For a kernel, shared by its tasks; the second on the CPU and in Triton's interpreter, the third for each task."""
 NUM_PROPERTIES = 4
 """Tried on each problem: neighbours in the family's list, from a place that is drawn as well."""
-KERNEL_BUDGET_S = 20.0
-"""For all tasks of a kernel, in equal shares; after it no new problem is begun. Most take a fraction; kernels that
-compile for each problem take it all."""
+KERNEL_BUDGET_S, CPU_KERNEL_BUDGET_S = 20.0, 12.0
+"""The same: after it no new problem is begun. Most take a fraction; kernels that compile for each problem, or are
+interpreted, take it all."""
 PROBLEM_BUDGET_S = 8.0
 """After this no further property of a problem is begun."""
 SHRINK_BUDGET_S = 10.0
@@ -48,7 +48,7 @@ def check_properties(
     suites = {task: suite for task, suite in load_properties(kernel.family).items() if task in kernel.tasks}
     for task, suite in suites.items():
         search = _Search(campaign, kernel, task, suite, campaign.seed if seed is None else seed)
-        records += search.run(num_problems, KERNEL_BUDGET_S / len(suites))
+        records += search.run(num_problems, len(suites))
     for record in records:
         campaign.journal.append({"event": "check"} | record)
     return records
@@ -80,16 +80,19 @@ class _Search:
     """Whether a wrong problem was found, and is being made smaller."""
     deadline: float = 0.0
 
-    def run(self, num_problems: int | None, budget_s: float) -> list[Record]:
-        """Records of all problems, or of the smallest wrong one. No new problem is begun after `budget_s`."""
+    def run(self, num_problems: int | None, shares: int) -> list[Record]:
+        """Records of all problems, or of the smallest wrong one; in one of so many shares of the kernel's budget."""
         from hypothesis import strategies as st
 
         role, device, tensors_on = self.campaign.place(self.kernel, self._some_problem())
         if device is None:
             return []
         self.place = role, asdict(device), tensors_on
-        most = num_problems or (NUM_CPU_PROBLEMS if tensors_on == "cpu" else NUM_PROBLEMS)
-        self.deadline = time.monotonic() + budget_s
+        budget_s, most = (
+            (CPU_KERNEL_BUDGET_S, NUM_CPU_PROBLEMS) if tensors_on == "cpu" else (KERNEL_BUDGET_S, NUM_PROBLEMS)
+        )
+        most = num_problems or max(FEWEST_PROBLEMS, most // shares)
+        self.deadline = time.monotonic() + budget_s / shares
         drawn = st.builds(
             _Example,
             self.suite.problems(device, role == "interpreter"),
