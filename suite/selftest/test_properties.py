@@ -182,6 +182,7 @@ class InProcess:
 def records_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A function that tries a run function on random problems."""
     monkeypatch.setattr(searched, "SHRINK_BUDGET_S", 1.0)
+    monkeypatch.setattr(searched, "CPU_KERNEL_BUDGET_S", 60.0)
     monkeypatch.setattr(execute, "keeps_computing", lambda: False)
 
     def tried(run: Any, seed: int, num_problems: int = 12) -> tuple[list[dict[str, Any]], int]:
