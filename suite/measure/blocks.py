@@ -9,7 +9,6 @@ from __future__ import annotations
 import secrets
 import statistics
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,11 +21,9 @@ OUTPACED = 0.9
 """Where calls are told one by one, one that took less than this share of every earlier one of its kernel is kept too:
 the first that skips its work."""
 MAX_CALLS = 100_000
-BESIDE_SHARE, ALONE_SHARE, HOST_SLACK_US = 0.6, 0.3, 1000.0
-"""A call that the host times lies within what the parent waited for it, and so do drawing the inputs and asking. What
-these take shows beside the other kernels' calls, whatever else the machine does: less that, a reported median must be
-the first share of the parent's wait. By itself it must be the second share of the shortest wait, less a millisecond:
-on a busy machine all that surrounds a call takes longer."""
+HOST_SHARE, HOST_SLACK_US = 0.6, 1000.0
+"""A call that the host times lies within what the parent waited for it, from the moment when its inputs were drawn: its
+reported median must be this share of the parent's shortest wait, less what asking takes."""
 
 
 @dataclass
@@ -84,21 +81,12 @@ class Sequence:
 
     def contradictions(self) -> dict[str, tuple[float, float]]:
         """Kernel -> (us as told, us as waited) where the parent waited longer than a call so short explains."""
-        found, told_us = {}, self.told_by_kernel() or {}
-        waits_us = {k: [w for w, name in zip(self.waited_us, self.kernels, strict=True) if name == k] for k in told_us}
-        around_us = {k: _median_difference(waits_us[k], told_us[k]) for k in told_us}
-        for kernel, times_us in told_us.items():
-            own_us = statistics.median(times_us)
-            others_us = [us for name, us in around_us.items() if name != kernel]
-            beside_us = own_us + around_us[kernel] - statistics.median(others_us or [around_us[kernel]])
-            alone_us = min(waits_us[kernel]) - HOST_SLACK_US
-            if own_us < min(BESIDE_SHARE * beside_us, beside_us - HOST_SLACK_US) or own_us < ALONE_SHARE * alone_us:
-                found[kernel] = (own_us, max(beside_us, alone_us))
+        found = {}
+        for kernel, told_us in (self.told_by_kernel() or {}).items():
+            waited_us = min(w for w, name in zip(self.waited_us, self.kernels, strict=True) if name == kernel)
+            if statistics.median(told_us) < HOST_SHARE * (waited_us - HOST_SLACK_US):
+                found[kernel] = (statistics.median(told_us), waited_us)
         return found
-
-
-def _median_difference(longer_us: list[float], shorter_us: list[float]) -> float:
-    return statistics.median(a - b for a, b in zip(longer_us, shorter_us, strict=True))
 
 
 @dataclass
@@ -110,10 +98,11 @@ class BlockSource:
     _call_us: dict[str, list[float]] = field(default_factory=dict)
 
     def answer(self, question: dict[str, Any]) -> dict[str, Any]:
-        """The reply to `call` (its seed, and whether the call before it is kept), `told` (its time) or `witness`."""
+        """The reply to `call` (its seed, and whether the one before is kept), `ready` (inputs are drawn), `told` (the
+        time) or `witness`."""
         now = time.monotonic()
-        operation: Callable[[dict[str, Any], float], dict[str, Any]] | None
-        operation = {"call": self._call, "told": self._told, "witness": self._witness}.get(str(question.get("ask")))
+        operations = {"call": self._call, "ready": self._ready, "told": self._told, "witness": self._witness}
+        operation = operations.get(str(question.get("ask")))
         try:
             if operation:
                 return operation(question, now)
@@ -144,6 +133,10 @@ class BlockSource:
             sequence.kernels.append(str(question["kernel"]))
         self._began = time.monotonic()
         return {"seed": seed, "keep_previous": keep_previous}
+
+    def _ready(self, question: dict[str, Any], now: float) -> dict[str, Any]:
+        self._began = time.monotonic()
+        return {}
 
     def _told(self, question: dict[str, Any], now: float) -> dict[str, Any]:
         sequence = self.sequences[int(question["sequence"])]

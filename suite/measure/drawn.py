@@ -32,7 +32,7 @@ class Drawn:
         self.restore()
         self.draw_activations(seed)
         self._undo = [edit.apply(self.inputs) for edit in self.problem.edits(self.inputs, self.generator)]
-        self._expected = {name: self.inputs[name].clone() for name in self.problem.activations}
+        self._expected = {name: self.inputs[name].clone() for name in self.problem.activations if name in self.inputs}
         self._seed = seed
 
     def draw_activations(self, seed: int) -> None:

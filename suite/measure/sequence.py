@@ -88,6 +88,8 @@ class Sequence:
         self._before = Snapshot() if watched and not call.replay else None
         self.drawn.draw(self._turn(kernel))
         self._checksums = fixed_checksums(self.problem, self.drawn.inputs) if checked else {}
+        if self.device.kind == "cpu":
+            self.ask({"ask": "ready"})  # from here on the parent waits for the call alone
 
     def _tell(self, time_us: float) -> None:
         """At once, so that nothing in this process can change it, and the parent's clock stops."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from suite.measure.blocks import KEPT_BLOCKS, BlockSource, Sequence
+from suite.measure.blocks import KEPT_BLOCKS, BlockSource
 from suite.measure.plausible import consistent, contradicted
 from suite.measure.process import WorkerError
 
@@ -103,18 +103,12 @@ def test_times_that_the_parent_did_not_wait_for_are_contradicted() -> None:
     assert not contradicted(reply({})["measurements"], played(told_us=19000.0, wait_s=0.02))
 
 
-@pytest.mark.parametrize(("told_us", "waited_us", "accused"), [
-    ([5000.0, 20000.0], [9000.0, 24000.0], []),  # whatever surrounds a call, it surrounds all
-    ([5000.0, 20000.0], [13000.0, 24000.0], ["toy/a"]),
-    ([5000.0, 5000.0], [6000.0, 9500.0], ["toy/b"]),
-    ([500.0, 500.0], [700.0, 1600.0], []),  # what a millisecond hides
-])  # fmt: skip
-def test_a_call_is_held_against_what_surrounds_the_others(
-    told_us: list[float], waited_us: list[float], accused: list[str]
-) -> None:
-    sequence = Sequence(blocks=3, calls=6, shared=False, kept=frozenset())
-    for _ in range(3):
-        for kernel, told, waited in zip(KERNELS, told_us, waited_us, strict=True):
-            sequence.kernels.append(kernel)
-            sequence.told(told, waited)
-    assert list(sequence.contradictions()) == accused
+def test_drawing_the_inputs_is_no_part_of_the_wait() -> None:
+    source = BlockSource()
+    ask(source, 0)
+    for index in range(1, 7):
+        time.sleep(0.02)
+        source.answer({"ask": "ready"})
+        source.answer({"ask": "told", "sequence": 1, "time_us": 100.0})
+        ask(source, index)
+    assert not contradicted(reply({})["measurements"], source)
