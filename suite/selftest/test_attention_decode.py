@@ -12,6 +12,7 @@ torch = pytest.importorskip("torch")
 from hypothesis import given, settings  # noqa: E402 - after the skip
 from hypothesis import strategies as st  # noqa: E402
 
+from kernels.attention import _decode_problem, _tree_problem  # noqa: E402
 from kernels.attention import _decode_split_kv_plan as split_kv  # noqa: E402
 from kernels.attention._decode_lengths import LENGTHS, drawn_lengths, most  # noqa: E402
 from kernels.attention._decode_problem import FP8_SCALES, PagedDecode  # noqa: E402
@@ -19,7 +20,6 @@ from kernels.attention._tree_inputs import drawn_parents, tree_mask  # noqa: E40
 from kernels.attention._tree_problem import TreeDecode  # noqa: E402
 from kernels.attention.decode_flashinfer_xqa import packed_mask  # noqa: E402
 from kernels.attention.decode_reference import decode  # noqa: E402
-from kernels.attention.problem import HARD_CASES, PROBLEMS  # noqa: E402
 from kernels.attention.properties import PROPERTIES  # noqa: E402
 from kernels.device import Device  # noqa: E402
 from kernels.problem import Inputs, Outputs, Tier, Tolerance  # noqa: E402
@@ -33,6 +33,9 @@ TIGHT = Tolerance(rtol=1e-4, atol=1e-4, relative_rms=1e-4)
 DECODE = PagedDecode(3, 2, 333, 12, 4, head_dim=64, lengths="uniform", softmax_scale=0.125)
 FP8 = replace(DECODE, kv_dtype="float8_e4m3fn", **FP8_SCALES)
 TREE = TreeDecode(2, 9, 150, 6, 2, head_dim=64, lengths="uniform", softmax_scale=0.125)
+PARTS = (_decode_problem, _tree_problem)
+HARD_CASES = [problem for part in PARTS for problem in part.HARD_CASES]
+PROBLEMS = {tier: [problem for part in PARTS for problem in part.PROBLEMS[tier]] for tier in Tier}
 EVERY = (*HARD_CASES, *PROBLEMS[Tier.SMOKE])
 
 
@@ -202,7 +205,7 @@ def test_what_was_kept_of_an_edited_cache_is_wrong(problem: PagedDecode) -> None
 
 
 @pytest.mark.parametrize(
-    ("task", "name"), [(task, name) for task in PROPERTIES for name in PROPERTIES[task].properties]
+    ("task", "name"), [(task, name) for task in ("decode", "tree") for name in PROPERTIES[task].properties]
 )
 def test_a_property_of_attention_holds_for_the_reference(task: str, name: str) -> None:
     told: list[bool] = []
