@@ -71,6 +71,8 @@ def read_candidate(path: Path, family: str, tasks: tuple[str, ...], form: str = 
     source = read_bytes(path, MAX_SOURCE_BYTES).decode("utf-8", errors="replace")
     name = re.sub(r"\W+", "_", path.stem.lower(), flags=re.ASCII).strip("_") or "candidate"
     name = f"k_{name}" if name[0].isdigit() else name
+    if form and form not in FORMS:
+        raise RecordError(f"--form {form}: a candidate's form is one of {', '.join(FORMS)}.")
     tree = None if path.suffix in EXTENSION_SUFFIXES else _parsed(source, path)
     found = "extension" if tree is None else form or _form(tree, path)
     if tree is not None and found == "kernel":

@@ -86,6 +86,11 @@ def test_what_cannot_be_judged_is_refused_with_a_sentence(tmp_path: Path, source
         read(tmp_path, "a.py", source)
 
 
+def test_a_form_that_does_not_exist_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RecordError, match="--form modelnew: a candidate's form is one of kernel, function"):
+        read(tmp_path, "a.py", HONEST, "modelnew")
+
+
 def test_arguments_are_bound_by_their_names() -> None:
     inputs = PROBLEM.make_inputs(1, "cpu")
 
