@@ -24,8 +24,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from ..lengths import LENGTHS, drawn_lengths, most
 from ..problem import Cost, Edit, Inputs, NullKernel, Problem, Residency, TensorSpec, Tier, Tolerance, tagged
-from ._decode_lengths import LENGTHS, drawn_lengths, most
 
 if TYPE_CHECKING:
     import torch
@@ -47,7 +47,7 @@ class PagedDecode(Problem):
     batch: int = tagged("b")
     seq_len_q: int = tagged("q")
     seq_len_kv: int = tagged("s")
-    """The length of every sequence, or the parameter of their distribution: see `_decode_lengths`."""
+    """The length of every sequence, or the parameter of their distribution: see kernels/lengths.py."""
     num_heads: int = tagged("h")
     num_kv_heads: int = tagged("g")
     """As many groups of query heads."""

@@ -29,11 +29,11 @@ rms_norm(x, w) = x / sqrt(mean(x^2) + rms_norm_eps) * w, and `rope` rotates neig
 from __future__ import annotations
 
 import math
-import random
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
+from ..lengths import drawn_lengths
 from ..problem import Cost, Edit, Inputs, NullKernel, Problem, Residency, TensorSpec, Tier, Tolerance, tagged
 from ._dims import HEAD_DIM, KV_LORA_RANK, QK_HEAD_DIM, QK_NOPE_HEAD_DIM, QK_ROPE_HEAD_DIM, SCALE_192, V_HEAD_DIM
 
@@ -115,7 +115,7 @@ class MLALayer(Problem):
         inputs = {name: torch.empty(s, dtype=dtype, device=device) for name, s in self._weight_shapes().items()}
         inputs["hidden"] = torch.empty((self.batch, self.hidden_size), dtype=dtype, device=device)
         inputs["cos_sin"] = torch.empty((self.seq_len_kv, QK_ROPE_HEAD_DIM), device=device)
-        seq_lens = torch.tensor(self._lengths(), dtype=torch.int32)
+        seq_lens = torch.tensor(drawn_lengths(self.lengths, self.batch, self.seq_len_kv, 1), dtype=torch.int32)
         num_pages = self.batch * self.max_pages
         block_table = torch.empty((self.batch, self.max_pages), dtype=torch.int32, device=device)
         if device != "meta":
@@ -163,15 +163,6 @@ class MLALayer(Problem):
         fraction = torch.rand(self.batch, device=inputs["seq_lens"].device, generator=generator)
         inputs["seq_lens"].copy_((inputs["seq_lens"] * (0.25 + 0.75 * fraction)).ceil().int().clamp_min(1))
         return True
-
-    def _lengths(self) -> list[int]:
-        """The sequences' lengths: always the same in the same order, so that every launch has the same work to do."""
-        s = self.seq_len_kv
-        if self.lengths == "equal":
-            return [s] * self.batch
-        lengths = [max(1, round(s / 8 + (i + 0.5) / self.batch * (s - s / 8))) for i in range(self.batch)]
-        random.Random(0).shuffle(lengths)
-        return lengths
 
     def output_specs(self) -> dict[str, TensorSpec]:
         return {

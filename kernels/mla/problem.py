@@ -22,12 +22,11 @@ decode and output projection in one).
 from __future__ import annotations
 
 import math
-import random
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from statistics import NormalDist
 from typing import TYPE_CHECKING, ClassVar
 
+from ..lengths import LENGTHS, drawn_lengths, most
 from ..problem import (
     Cost,
     Edit,
@@ -51,8 +50,6 @@ if TYPE_CHECKING:
     import torch
 
     from ..device import Device
-
-LENGTHS = ("equal", "normal", "uniform", "empties")
 
 
 @dataclass(frozen=True)
@@ -98,7 +95,7 @@ class MLADecode(Problem):
     @property
     def max_seq_len(self) -> int:
         """Tokens of the longest sequence that `lengths` allows."""
-        return 2 * self.seq_len_kv if self.lengths == "normal" else self.seq_len_kv
+        return most(self.lengths, self.seq_len_kv)
 
     @property
     def max_pages(self) -> int:
@@ -122,7 +119,9 @@ class MLADecode(Problem):
                 "seq_lens": torch.empty((self.batch,), dtype=torch.int32, device=device),
             }
         q_scale, kv_scale = {"normal": (1.0, 1.0), "peaked": (4.0, 1.0), "flat": (0.1, 0.1)}[distribution]
-        seq_lens = torch.tensor(self._lengths(), dtype=torch.int32)
+        seq_lens = torch.tensor(
+            drawn_lengths(self.lengths, self.batch, self.seq_len_kv, self.seq_len_q), dtype=torch.int32
+        )
         block_table, num_pages = draw_block_table(
             seq_lens, self.page_size, self.max_pages, torch.Generator().manual_seed(seed + 1)
         )
@@ -151,25 +150,7 @@ class MLADecode(Problem):
         return True
 
     def _lengths(self) -> list[int]:
-        """The sequences' lengths: always the same in the same order, so that every launch has the same work to do.
-
-        On an H200 another order alone moved the ratio of two kernels by 3 to 5%.
-        """
-        lengths = self._quantiles()
-        random.Random(0).shuffle(lengths)
-        return lengths
-
-    def _quantiles(self) -> list[int]:
-        s, q = self.seq_len_kv, self.seq_len_q
-        at = [(i + 0.5) / self.batch for i in range(self.batch)]
-        if self.lengths == "normal":
-            spread = NormalDist(s, s / 2)
-            return [min(max(round(spread.inv_cdf(p)), q), 2 * s) for p in at]
-        if self.lengths == "uniform":
-            return [max(q, round(s / 8 + p * (s - s / 8))) for p in at]
-        if self.lengths == "empties":
-            return [(0, q, s)[i % 3] for i in range(self.batch)]
-        return [s] * self.batch
+        return drawn_lengths(self.lengths, self.batch, self.seq_len_kv, self.seq_len_q)
 
     def output_specs(self) -> dict[str, TensorSpec]:
         rows = (self.batch, self.seq_len_q, self.num_heads)

@@ -11,10 +11,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from ..lengths import LENGTHS
 from ..problem import Inputs, Outputs
 from ..property import Derived, PropertySuite
 from . import _layer_properties, _prefill_properties
-from .problem import HEAD_DIM, KV_LORA_RANK, LENGTHS, SCALE_192, SCALE_576, MLADecode
+from .problem import HEAD_DIM, KV_LORA_RANK, SCALE_192, SCALE_576, MLADecode
 
 if TYPE_CHECKING:
     import torch

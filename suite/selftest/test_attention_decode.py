@@ -14,7 +14,6 @@ from hypothesis import strategies as st  # noqa: E402
 
 from kernels.attention import _decode_problem, _tree_problem  # noqa: E402
 from kernels.attention import _decode_split_kv_plan as split_kv  # noqa: E402
-from kernels.attention._decode_lengths import LENGTHS, drawn_lengths, most  # noqa: E402
 from kernels.attention._decode_problem import FP8_SCALES, PagedDecode  # noqa: E402
 from kernels.attention._tree_inputs import drawn_parents, tree_mask  # noqa: E402
 from kernels.attention._tree_problem import TreeDecode  # noqa: E402
@@ -22,6 +21,7 @@ from kernels.attention.decode_flashinfer_xqa import packed_mask  # noqa: E402
 from kernels.attention.decode_reference import decode  # noqa: E402
 from kernels.attention.properties import PROPERTIES  # noqa: E402
 from kernels.device import Device  # noqa: E402
+from kernels.lengths import LENGTHS, drawn_lengths, most  # noqa: E402
 from kernels.problem import Inputs, Outputs, Tier, Tolerance  # noqa: E402
 from kernels.property import derive  # noqa: E402
 from suite.judge.check import compare  # noqa: E402
