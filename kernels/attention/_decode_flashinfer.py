@@ -99,13 +99,6 @@ def run(inputs: Inputs, plan: Plan) -> Outputs:
     return {"out": out, "lse": lse} if problem.with_lse else {"out": out}
 
 
-def version() -> str:
-    """The package's version."""
-    import flashinfer
-
-    return str(flashinfer.__version__)
-
-
 def _workspace(plan_inputs: Inputs) -> torch.Tensor:
     return torch.zeros(WORKSPACE_BYTES, dtype=torch.uint8, device=plan_inputs["seq_lens"].device)
 

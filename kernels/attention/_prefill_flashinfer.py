@@ -110,10 +110,3 @@ def run_single(inputs: Inputs, plan: Single) -> Outputs:
 
 def _outputs(result: Any) -> Outputs:
     return {"out": result[0], "lse": result[1]} if isinstance(result, tuple) else {"out": result}
-
-
-def version() -> str:
-    """The package's version."""
-    import flashinfer
-
-    return str(flashinfer.__version__)

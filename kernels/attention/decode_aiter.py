@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from ..installed import package_version
 from ..kernel import Kernel, Origin
 from ..paging import packed_pages
 from ..problem import Inputs, Outputs
@@ -106,13 +107,6 @@ def run(inputs: Inputs, plan: Plan) -> Outputs:
     return {"out": out}
 
 
-def version() -> str:
-    """The package's version."""
-    from importlib.metadata import version
-
-    return version("aiter")
-
-
 KERNEL = Kernel(
     origin=Origin.VENDOR,
     tasks=("decode",),
@@ -120,5 +114,5 @@ KERNEL = Kernel(
     requires=("aiter",),
     plan=plan,
     run=run,
-    version=version,
+    version=package_version("aiter"),
 )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from ..installed import module_version
 from ..kernel import Kernel, Origin
 from ..problem import Inputs, Outputs
 from ._decode_problem import PagedDecode
@@ -64,13 +65,6 @@ def run(inputs: Inputs, plan: Plan) -> Outputs:
     return {"out": out, "lse": lse.transpose(1, 2).contiguous()} if plan.problem.with_lse else {"out": out}
 
 
-def version() -> str:
-    """The package's version."""
-    import flash_attn
-
-    return str(flash_attn.__version__)
-
-
 KERNEL = Kernel(
     origin=Origin.VENDOR,
     tasks=("decode",),
@@ -78,5 +72,5 @@ KERNEL = Kernel(
     requires=("flash_attn",),
     plan=plan,
     run=run,
-    version=version,
+    version=module_version("flash_attn"),
 )

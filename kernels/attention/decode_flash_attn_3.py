@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ..installed import package_version
 from ..kernel import Kernel, Origin
 from ..problem import Inputs, Outputs
 from ._decode_problem import PagedDecode
@@ -42,13 +43,6 @@ def run(inputs: Inputs, plan: Plan) -> Outputs:
     return {"out": out, "lse": lse.transpose(1, 2).contiguous()} if plan.problem.with_lse else {"out": out}
 
 
-def version() -> str:
-    """The package's version."""
-    from importlib.metadata import version
-
-    return version("flash_attn_3")
-
-
 KERNEL = Kernel(
     origin=Origin.VENDOR,
     tasks=("decode",),
@@ -56,5 +50,5 @@ KERNEL = Kernel(
     requires=("flash_attn_interface",),
     plan=plan,
     run=run,
-    version=version,
+    version=package_version("flash_attn_3"),
 )

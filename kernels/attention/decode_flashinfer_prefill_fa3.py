@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
+from ..installed import flashinfer_version
 from ..kernel import Kernel, Origin
 from . import _decode_flashinfer
 
@@ -29,6 +30,6 @@ KERNEL = Kernel(
     requires=("flashinfer",),
     plan=partial(_decode_flashinfer.plan_prefill, backend="fa3"),
     run=_decode_flashinfer.run,
-    version=_decode_flashinfer.version,
+    version=flashinfer_version,
     output_factors=_decode_flashinfer.OUTPUT_FACTORS,
 )

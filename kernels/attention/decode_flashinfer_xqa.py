@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from ..installed import flashinfer_version
 from ..kernel import Kernel, Origin
 from ..problem import Inputs, Outputs
 from . import _decode_flashinfer
@@ -105,5 +106,5 @@ KERNEL = Kernel(
     requires=("flashinfer",),
     plan=plan,
     run=run,
-    version=_decode_flashinfer.version,
+    version=flashinfer_version,
 )

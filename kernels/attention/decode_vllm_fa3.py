@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from ..installed import vllm_version
 from ..kernel import Kernel, Origin
 from ..paging import uniform_indptr
 from ..problem import Inputs, Outputs
 from ._decode_problem import PagedDecode
-from ._decode_vllm import version
 
 if TYPE_CHECKING:
     from ..device import Device
@@ -101,5 +101,5 @@ KERNEL = Kernel(
     requires=("vllm.vllm_flash_attn._vllm_fa3_C",),
     plan=plan,
     run=run,
-    version=version,
+    version=vllm_version,
 )

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from ..installed import vllm_version
 from ..kernel import Kernel, Origin
 from ..problem import Inputs, Outputs
 from ._decode_problem import PagedDecode
-from ._decode_vllm import version
 
 if TYPE_CHECKING:
     from ..device import Device
@@ -110,5 +110,5 @@ KERNEL = Kernel(
     requires=("vllm.v1.attention.ops.triton_decode_attention",),
     plan=plan,
     run=run,
-    version=version,
+    version=vllm_version,
 )

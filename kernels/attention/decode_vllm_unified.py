@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from ..installed import vllm_version
 from ..kernel import Kernel, Origin
 from ..paging import uniform_indptr
 from ..problem import Inputs, Outputs
 from ._decode_problem import PagedDecode
-from ._decode_vllm import version
 
 if TYPE_CHECKING:
     from ..device import Device
@@ -126,5 +126,5 @@ KERNEL = Kernel(
     requires=("vllm.v1.attention.ops.triton_unified_attention",),
     plan=plan,
     run=run,
-    version=version,
+    version=vllm_version,
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ..installed import package_version
 from ..kernel import Kernel, Origin
 from . import _prefill_lengths
 
@@ -47,13 +48,6 @@ def run(inputs: Inputs, plan: _prefill_lengths.Longest) -> Outputs:
     return {"out": result[0], "lse": result[1].t().contiguous()}
 
 
-def version() -> str:
-    """The package's version."""
-    from importlib.metadata import version
-
-    return version("aiter")
-
-
 KERNEL = Kernel(
     origin=Origin.VENDOR,
     tasks=("prefill",),
@@ -61,5 +55,5 @@ KERNEL = Kernel(
     requires=("aiter",),
     plan=_prefill_lengths.plan,
     run=run,
-    version=version,
+    version=package_version("aiter"),
 )

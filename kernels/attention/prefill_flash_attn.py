@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ..installed import module_version
 from ..kernel import Kernel, Origin
 from . import _prefill_lengths
 
@@ -43,13 +44,6 @@ def run(inputs: Inputs, plan: _prefill_lengths.Longest) -> Outputs:
     return {"out": result[0], "lse": result[1].t().contiguous()} if problem.return_lse else {"out": result}
 
 
-def version() -> str:
-    """The package's version."""
-    import flash_attn
-
-    return f"flash-attn {flash_attn.__version__}"
-
-
 KERNEL = Kernel(
     origin=Origin.VENDOR,
     tasks=("prefill",),
@@ -57,5 +51,5 @@ KERNEL = Kernel(
     requires=("flash_attn",),
     plan=_prefill_lengths.plan,
     run=run,
-    version=version,
+    version=module_version("flash_attn", "flash-attn {}"),
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
+from ..installed import flashinfer_version
 from ..kernel import Kernel, Origin
 from . import _prefill_flashinfer
 
@@ -14,6 +15,6 @@ KERNEL = Kernel(
     requires=("flashinfer",),
     plan=partial(_prefill_flashinfer.plan_ragged, backend="fa3"),
     run=_prefill_flashinfer.run_ragged,
-    version=_prefill_flashinfer.version,
+    version=flashinfer_version,
     output_factors=_prefill_flashinfer.LSE_FACTOR,
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ..installed import vllm_version
 from ..kernel import Kernel, Origin
 from . import _prefill_lengths
 
@@ -44,13 +45,6 @@ def run(inputs: Inputs, plan: _prefill_lengths.Longest) -> Outputs:
     return {"out": result[0], "lse": result[1].t().contiguous()} if problem.return_lse else {"out": result}
 
 
-def version() -> str:
-    """The package's version."""
-    import vllm
-
-    return f"vllm {vllm.__version__}"
-
-
 KERNEL = Kernel(
     origin=Origin.VENDOR,
     tasks=("prefill",),
@@ -58,5 +52,5 @@ KERNEL = Kernel(
     requires=("vllm.vllm_flash_attn._vllm_fa3_C",),
     plan=_prefill_lengths.plan,
     run=run,
-    version=version,
+    version=vllm_version,
 )

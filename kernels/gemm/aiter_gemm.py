@@ -10,6 +10,7 @@ from __future__ import annotations
 import torch
 
 from ..device import Device
+from ..installed import package_version
 from ..kernel import Kernel, Origin
 from ..problem import Inputs, Outputs, Problem
 from .problem import Linear, LinearFP8
@@ -43,18 +44,11 @@ def run(inputs: Inputs, problem: Linear | LinearFP8) -> Outputs:
     return {"out": gemm_a8w8_blockscale(inputs["x"], inputs["w"], x_scale, inputs["w_scale"], dtype=torch.bfloat16)}
 
 
-def version() -> str:
-    """The package's version."""
-    from importlib.metadata import version
-
-    return version("aiter")
-
-
 KERNEL = Kernel(
     origin=Origin.VENDOR,
     tasks=("linear", "linear_fp8"),
     supports=supports,
     requires=("aiter",),
     run=run,
-    version=version,
+    version=package_version("aiter"),
 )

@@ -7,9 +7,9 @@ the copy of these few numbers belongs to the call.
 from __future__ import annotations
 
 from ..device import Device
+from ..installed import flashinfer_version
 from ..kernel import Kernel, Origin
 from ..problem import Inputs, Outputs, Problem
-from ._flashinfer import version
 from .problem import LinearFP8
 
 
@@ -39,5 +39,5 @@ KERNEL = Kernel(
     supports=supports,
     requires=("flashinfer.gemm",),
     run=run,
-    version=version,
+    version=flashinfer_version,
 )

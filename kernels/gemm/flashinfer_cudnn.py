@@ -9,9 +9,9 @@ from __future__ import annotations
 import torch
 
 from ..device import Device
+from ..installed import flashinfer_version
 from ..kernel import Kernel, Origin
 from ..problem import Inputs, Outputs, Problem
-from ._flashinfer import version
 from .problem import Linear
 
 CAPABILITIES = (80, 86, 87, 89, 90, 100, 103, 110, 120, 121)
@@ -43,5 +43,5 @@ KERNEL = Kernel(
     supports=supports,
     requires=("flashinfer.gemm", "cudnn"),
     run=run,
-    version=version,
+    version=flashinfer_version,
 )

@@ -8,9 +8,9 @@ from __future__ import annotations
 import torch
 
 from ..device import Device
+from ..installed import flashinfer_version
 from ..kernel import Kernel, Origin
 from ..problem import Inputs, Outputs, Problem
-from ._flashinfer import version
 from .problem import Linear
 
 MAX_TOKENS = 64
@@ -48,5 +48,5 @@ KERNEL = Kernel(
     supports=supports,
     requires=("flashinfer.gemm",),
     run=run,
-    version=version,
+    version=flashinfer_version,
 )

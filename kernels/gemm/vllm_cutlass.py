@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 
 from ..device import Device
+from ..installed import vllm_version
 from ..kernel import Kernel, Origin
 from ..problem import Inputs, Outputs, Problem
 from .problem import LinearFP8
@@ -42,18 +43,11 @@ def run(inputs: Inputs, problem: LinearFP8) -> Outputs:
     return {"out": cutlass_scaled_mm(inputs["x"], inputs["w"].t(), x_scale, w_scale, dtype)}
 
 
-def version() -> str:
-    """The package's version."""
-    import vllm
-
-    return f"vllm {vllm.__version__}"
-
-
 KERNEL = Kernel(
     origin=Origin.VENDOR,
     tasks=("linear_fp8",),
     supports=supports,
     requires=("vllm._custom_ops",),
     run=run,
-    version=version,
+    version=vllm_version,
 )

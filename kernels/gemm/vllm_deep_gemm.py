@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..installed import vllm_version
 from ..kernel import Kernel, Origin
 from ..problem import Inputs, Outputs
 from . import _deep_gemm
@@ -15,18 +16,11 @@ def run(inputs: Inputs, problem: Linear | LinearFP8) -> Outputs:
     return _deep_gemm.run_with(deep_gemm, inputs, problem)
 
 
-def version() -> str:
-    """The package's version."""
-    import vllm
-
-    return f"vllm {vllm.__version__}"
-
-
 KERNEL = Kernel(
     origin=Origin.VENDOR,
     tasks=("linear", "linear_fp8"),
     supports=_deep_gemm.supports,
     requires=("vllm.third_party.deep_gemm",),
     run=run,
-    version=version,
+    version=vllm_version,
 )

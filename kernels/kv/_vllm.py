@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from ..installed import package_version
+
 if TYPE_CHECKING:
     from ..device import Device
     from ..problem import Inputs
@@ -56,8 +58,4 @@ def as_stored(cache: torch.Tensor) -> torch.Tensor:
     return cache.view(torch.uint8) if cache.dtype.itemsize == 1 else cache
 
 
-def version() -> str:
-    """The package's version."""
-    from importlib.metadata import version as version_of
-
-    return f"vllm {version_of('vllm')}"
+version = package_version("vllm", "vllm {}")

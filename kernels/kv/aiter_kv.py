@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from ..installed import package_version
 from ..kernel import Kernel, Origin
 from ._mla_append_problem import MLAAppend
 from ._rope_append_problem import RopeAppend
@@ -82,13 +83,6 @@ def _turned(q: torch.Tensor, k: torch.Tensor, inputs: Inputs, is_neox: bool) -> 
     return q_out, k_out
 
 
-def version() -> str:
-    """The package's version."""
-    from importlib.metadata import version
-
-    return version("aiter")
-
-
 KERNEL = Kernel(
     origin=Origin.VENDOR,
     tasks=("rope_append", "append", "mla_append", "rope"),
@@ -96,5 +90,5 @@ KERNEL = Kernel(
     requires=("aiter",),
     plan=plan,
     run=run,
-    version=version,
+    version=package_version("aiter"),
 )

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from ..installed import flashinfer_version
 from ..kernel import Kernel, Origin
 from ._append_problem import Append
 from ._mla_append_problem import KV_LORA_RANK, QK_ROPE_HEAD_DIM, MLAAppend
@@ -99,13 +100,6 @@ def _turned(inputs: Inputs, q: str, k: str, head_dim: int, is_neox: bool) -> tup
     return q_out.view(queries.shape), k_out.view(keys.shape)
 
 
-def version() -> str:
-    """The package's version."""
-    import flashinfer
-
-    return str(flashinfer.__version__)
-
-
 KERNEL = Kernel(
     origin=Origin.VENDOR,
     tasks=("rope_append", "append", "mla_append", "rope"),
@@ -113,5 +107,5 @@ KERNEL = Kernel(
     requires=("flashinfer",),
     plan=plan,
     run=run,
-    version=version,
+    version=flashinfer_version,
 )

@@ -80,10 +80,3 @@ def run(inputs: Inputs, plan: Plan) -> Outputs:
         return_lse_base_on_e=True,
     )
     return {"out": out, "lse": lse}
-
-
-def version() -> str:
-    """The package's version."""
-    import flashinfer
-
-    return str(flashinfer.__version__)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from ..installed import package_version
 from ..kernel import Kernel, Origin
 from ..paging import packed_tokens, uniform_indptr
 from .problem import HEAD_DIM, KV_LORA_RANK, MLADecode
@@ -85,13 +86,6 @@ def run(inputs: Inputs, plan: Plan) -> Outputs:
     return {"out": out.view(*rows, KV_LORA_RANK), "lse": lse.view(rows)}
 
 
-def version() -> str:
-    """The package's version."""
-    from importlib.metadata import version
-
-    return version("aiter")
-
-
 KERNEL = Kernel(
     origin=Origin.VENDOR,
     tasks=("decode",),
@@ -99,5 +93,5 @@ KERNEL = Kernel(
     requires=("aiter.mla",),
     plan=plan,
     run=run,
-    version=version,
+    version=package_version("aiter"),
 )

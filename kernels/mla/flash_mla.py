@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ..installed import package_version
 from ..kernel import Kernel, Origin
 from . import _flash_mla
 
@@ -20,13 +21,6 @@ def plan(problem: MLADecode, plan_inputs: Inputs, device: Device) -> _flash_mla.
     return _flash_mla.plan(flash_mla, problem, plan_inputs)
 
 
-def version() -> str:
-    """The package's version."""
-    from importlib.metadata import version
-
-    return version("flash_mla")
-
-
 KERNEL = Kernel(
     origin=Origin.VENDOR,
     tasks=("decode",),
@@ -34,5 +28,5 @@ KERNEL = Kernel(
     requires=("flash_mla",),
     plan=plan,
     run=_flash_mla.run,
-    version=version,
+    version=package_version("flash_mla"),
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
+from ..installed import flashinfer_version
 from ..kernel import Kernel, Origin
 from . import _flashinfer
 
@@ -27,5 +28,5 @@ KERNEL = Kernel(
     requires=("flashinfer",),
     plan=partial(_flashinfer.plan, backend="fa3"),
     run=_flashinfer.run,
-    version=_flashinfer.version,
+    version=flashinfer_version,
 )

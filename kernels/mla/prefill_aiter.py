@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ..installed import package_version
 from ..kernel import Kernel, Origin
 from ._prefill_varlen import Plan, plan
-from .aiter_mla import ARCHS, version
+from .aiter_mla import ARCHS
 
 if TYPE_CHECKING:
     from ..device import Device
@@ -51,5 +52,5 @@ KERNEL = Kernel(
     requires=("aiter",),
     plan=plan,
     run=run,
-    version=version,
+    version=package_version("aiter"),
 )

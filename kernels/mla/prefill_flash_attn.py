@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ..installed import module_version
 from ..kernel import Kernel, Origin
 from ._prefill_varlen import Plan, cut, padded, plan
 
@@ -40,13 +41,6 @@ def run(inputs: Inputs, plan: Plan) -> Outputs:
     return {"out": cut(out), "lse": lse.t()}
 
 
-def version() -> str:
-    """The package's version."""
-    import flash_attn
-
-    return str(flash_attn.__version__)
-
-
 KERNEL = Kernel(
     origin=Origin.VENDOR,
     tasks=("prefill",),
@@ -54,5 +48,5 @@ KERNEL = Kernel(
     requires=("flash_attn",),
     plan=plan,
     run=run,
-    version=version,
+    version=module_version("flash_attn"),
 )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ..installed import package_version
 from ..kernel import Kernel, Origin
 from ._prefill_varlen import Plan, plan
 
@@ -42,13 +43,6 @@ def run(inputs: Inputs, plan: Plan) -> Outputs:
     return {"out": out, "lse": lse.t()}
 
 
-def version() -> str:
-    """The package's version."""
-    from importlib.metadata import version
-
-    return version("flash_attn_3")
-
-
 KERNEL = Kernel(
     origin=Origin.VENDOR,
     tasks=("prefill",),
@@ -56,5 +50,5 @@ KERNEL = Kernel(
     requires=("flash_attn_interface",),
     plan=plan,
     run=run,
-    version=version,
+    version=package_version("flash_attn_3"),
 )

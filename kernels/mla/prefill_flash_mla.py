@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ..installed import package_version
 from ..kernel import Kernel, Origin
 from ._prefill_varlen import Plan, plan
-from .flash_mla import version
 
 if TYPE_CHECKING:
     from ..device import Device
@@ -52,5 +52,5 @@ KERNEL = Kernel(
     requires=("flash_mla",),
     plan=plan,
     run=run,
-    version=version,
+    version=package_version("flash_mla"),
 )

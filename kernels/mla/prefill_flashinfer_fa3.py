@@ -5,8 +5,9 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
+from ..installed import flashinfer_version
 from ..kernel import Kernel, Origin
-from . import _flashinfer, _prefill_flashinfer
+from . import _prefill_flashinfer
 
 if TYPE_CHECKING:
     from ..device import Device
@@ -27,6 +28,6 @@ KERNEL = Kernel(
     requires=("flashinfer",),
     plan=partial(_prefill_flashinfer.plan, backend="fa3"),
     run=_prefill_flashinfer.run,
-    version=_flashinfer.version,
+    version=flashinfer_version,
     output_factors=_prefill_flashinfer.LSE_FACTORS,
 )

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ..installed import vllm_version
 from ..kernel import Kernel, Origin
 from ._prefill_varlen import Plan, plan
-from ._vllm import version
 
 if TYPE_CHECKING:
     from ..device import Device
@@ -51,5 +51,5 @@ KERNEL = Kernel(
     requires=("vllm.vllm_flash_attn._vllm_fa3_C",),
     plan=plan,
     run=run,
-    version=version,
+    version=vllm_version,
 )

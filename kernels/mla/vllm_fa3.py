@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from ..installed import vllm_version
 from ..kernel import Kernel, Origin
 from ..paging import uniform_indptr
-from ._vllm import version
 from .problem import KV_LORA_RANK, QK_ROPE_HEAD_DIM, MLADecode
 
 if TYPE_CHECKING:
@@ -97,5 +97,5 @@ KERNEL = Kernel(
     requires=("vllm.vllm_flash_attn._vllm_fa3_C",),
     plan=plan,
     run=run,
-    version=version,
+    version=vllm_version,
 )

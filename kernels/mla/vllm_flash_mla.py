@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ..installed import vllm_version
 from ..kernel import Kernel, Origin
 from . import _flash_mla
-from ._vllm import version
 
 if TYPE_CHECKING:
     from ..device import Device
@@ -28,5 +28,5 @@ KERNEL = Kernel(
     requires=("vllm._flashmla_C", "vllm.third_party.flashmla.flash_mla_interface"),
     plan=plan,
     run=_flash_mla.run,
-    version=version,
+    version=vllm_version,
 )

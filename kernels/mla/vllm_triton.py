@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from ..installed import vllm_version
 from ..kernel import Kernel, Origin
-from ._vllm import version
 from .problem import HEAD_DIM, KV_LORA_RANK, MLADecode
 
 if TYPE_CHECKING:
@@ -108,5 +108,5 @@ KERNEL = Kernel(
     requires=("vllm.v1.attention.ops.triton_decode_attention",),
     plan=plan,
     run=run,
-    version=version,
+    version=vllm_version,
 )

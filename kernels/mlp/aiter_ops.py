@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from ..installed import package_version
 from ..kernel import Kernel, Origin
 from . import _torch_ops as ops
 from .problem import AddRMSNorm, MLPBlock, RMSNorm, SwiGLU
@@ -56,18 +57,11 @@ def _swiglu(gate_up: torch.Tensor) -> torch.Tensor:
     return out
 
 
-def version() -> str:
-    """The package's version."""
-    from importlib.metadata import version
-
-    return f"aiter {version('aiter')}"
-
-
 KERNEL = Kernel(
     origin=Origin.VENDOR,
     tasks=("block", "rmsnorm", "add_rmsnorm", "swiglu"),
     supports=supports,
     requires=("aiter",),
     run=run,
-    version=version,
+    version=package_version("aiter", "aiter {}"),
 )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from ..installed import module_version
 from ..kernel import Kernel, Origin
 from . import _torch_ops as ops
 from .problem import AddRMSNorm, MLPBlock, QKNormRopeAppend, QKVProjection, RMSNorm, SwiGLU
@@ -122,13 +123,6 @@ def _qk_append(inputs: Inputs, problem: QKNormRopeAppend, pages: Pages) -> Outpu
     return {"q": q}
 
 
-def version() -> str:
-    """The package's version."""
-    import flashinfer
-
-    return f"flashinfer {flashinfer.__version__}"
-
-
 KERNEL = Kernel(
     origin=Origin.VENDOR,
     tasks=("block", "qkv", "qk_append", "rmsnorm", "add_rmsnorm", "swiglu"),
@@ -136,5 +130,5 @@ KERNEL = Kernel(
     requires=("flashinfer",),
     plan=plan,
     run=run,
-    version=version,
+    version=module_version("flashinfer", "flashinfer {}"),
 )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch.nn.functional import linear
 
+from ..installed import package_version
 from ..kernel import Kernel, Origin
 from .problem import AddRMSNorm, MLPBlock, RMSNorm
 
@@ -67,18 +68,11 @@ def _rmsnorm(x: torch.Tensor, weight: torch.Tensor, epsilon: float) -> torch.Ten
     return normed
 
 
-def version() -> str:
-    """The package's version."""
-    from importlib.metadata import version
-
-    return f"liger-kernel {version('liger-kernel')}"
-
-
 KERNEL = Kernel(
     origin=Origin.VENDOR,
     tasks=("block", "rmsnorm", "add_rmsnorm"),
     supports=supports,
     requires=("liger_kernel.ops.rms_norm", "liger_kernel.ops.fused_add_rms_norm", "liger_kernel.ops.swiglu"),
     run=run,
-    version=version,
+    version=package_version("liger-kernel", "liger-kernel {}"),
 )

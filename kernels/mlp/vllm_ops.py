@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from ..installed import vllm_version
 from ..kernel import Kernel, Origin
 from . import _torch_ops as ops
 from .problem import AddRMSNorm, MLPBlock, QKNormRopeAppend, QKVProjection, RMSNorm, SwiGLU
@@ -77,18 +78,11 @@ def _qk_append(inputs: Inputs, problem: QKNormRopeAppend) -> Outputs:
     return {"q": q}
 
 
-def version() -> str:
-    """The package's version."""
-    import vllm
-
-    return f"vllm {vllm.__version__}"
-
-
 KERNEL = Kernel(
     origin=Origin.VENDOR,
     tasks=("block", "qkv", "qk_append", "rmsnorm", "add_rmsnorm", "swiglu"),
     supports=supports,
     requires=("vllm._custom_ops",),
     run=run,
-    version=version,
+    version=vllm_version,
 )

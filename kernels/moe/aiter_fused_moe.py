@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 
 from ..device import Device
+from ..installed import package_version
 from ..kernel import Kernel, Origin
 from ..problem import Inputs, Outputs
 from ._torch_tasks import routed
@@ -48,18 +49,11 @@ def run(inputs: Inputs, problem: MoELayer) -> Outputs:
     return {"out": out}
 
 
-def version() -> str:
-    """The package's version."""
-    from importlib.metadata import version
-
-    return version("aiter")
-
-
 KERNEL = Kernel(
     origin=Origin.VENDOR,
     tasks=("layer",),
     supports=supports,
     requires=("aiter.fused_moe",),
     run=run,
-    version=version,
+    version=package_version("aiter"),
 )

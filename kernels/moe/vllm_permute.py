@@ -9,9 +9,9 @@ from __future__ import annotations
 import torch
 
 from ..device import Device
+from ..installed import vllm_version
 from ..kernel import Kernel, Origin
 from ..problem import Inputs, Outputs
-from ._vllm import version
 from .problem import MoEPermute, MoEUnpermute
 
 ALIGNMENT = 8
@@ -52,5 +52,5 @@ KERNEL = Kernel(
     supports=supports,
     requires=("vllm.model_executor.layers.fused_moe.moe_permute_unpermute",),
     run=run,
-    version=version,
+    version=vllm_version,
 )

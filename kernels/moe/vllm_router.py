@@ -9,9 +9,9 @@ from __future__ import annotations
 import torch
 
 from ..device import Device
+from ..installed import vllm_version
 from ..kernel import Kernel, Origin
 from ..problem import Inputs, Outputs
-from ._vllm import version
 from .problem import MoERouter
 
 MOST_GROUPS = 32
@@ -56,5 +56,5 @@ KERNEL = Kernel(
     supports=supports,
     requires=("vllm._custom_ops",),
     run=run,
-    version=version,
+    version=vllm_version,
 )

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 import torch
 
 from ..device import Device
+from ..installed import vllm_version
 from ..kernel import Kernel, Origin
 from ..problem import Inputs, Outputs
 from . import vllm_router
 from ._maths import router_of
-from ._vllm import version
 from .problem import BLOCK, MoELayer
 
 
@@ -81,5 +81,5 @@ KERNEL = Kernel(
     requires=("vllm.model_executor.layers.fused_moe.fused_moe",),
     plan=plan,
     run=run,
-    version=version,
+    version=vllm_version,
 )

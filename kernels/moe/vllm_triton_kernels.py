@@ -12,9 +12,9 @@ from typing import Any
 import torch
 
 from ..device import Device
+from ..installed import vllm_version
 from ..kernel import Kernel, Origin
 from ..problem import Inputs, Outputs
-from ._vllm import version
 from .problem import MoELayer
 
 
@@ -62,5 +62,5 @@ KERNEL = Kernel(
     supports=supports,
     requires=("vllm.model_executor.layers.fused_moe.experts.gpt_oss_triton_kernels_moe", "triton_kernels.matmul_ogs"),
     run=run,
-    version=version,
+    version=vllm_version,
 )
