@@ -125,7 +125,7 @@ def surroundings(problem: Problem, drawn: Drawn, inputs: Inputs, calls: list[Tim
         drawn.draw(seed)
         copies(call.outputs)
         taken_updates(problem, inputs)
-        torch.stack([drawn.changed_activations()] * 2).any()
+        bool(torch.stack([drawn.changed_activations()] * 2).any())  # read by the host, as at the end of a block
         fixed_checksums(problem, inputs)
     drawn.restore()
 
