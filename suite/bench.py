@@ -30,7 +30,6 @@ from .record.scores import paired_times
 from .run_journal import Options, RunJournal
 from .selection import Case, Selection
 
-MAX_LAUNCHES = 24
 INTERPRETED_DEVICES = ("h100", "mi300x")
 """GPUs whose plans Triton's interpreter executes; the second has the fp8 type that the first lacks."""
 
@@ -212,7 +211,7 @@ class Bench:
             campaign.journal.append({"event": "ceilings"} | campaign.ceilings())
         campaign.crew.retire("candidate")  # and with it the memory that its allocator holds
         index = sum(launch["complete"] for launch in self.run()["launches"])  # of the run that is resumed
-        while index < MAX_LAUNCHES:
+        while index < self.options.max_launches:
             run = self.run()
             undecided = [c for c in askable if not court.rule(c, run).decided]
             work = self._work(undecided, {pair for pair in fit if kernel_trouble(run, *pair) is None})

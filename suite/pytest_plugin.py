@@ -6,6 +6,7 @@ Device seconds are handed to pytest-benchmark as its samples.
 
 from __future__ import annotations
 
+import argparse
 import secrets
 from collections.abc import Generator, Iterator
 from datetime import datetime, timezone
@@ -30,7 +31,7 @@ from .measure.crew import RunError, UnfitError
 from .progress import Progress
 from .record.schema import RecordError
 from .replay_clock import ReplayClock
-from .run_journal import Options
+from .run_journal import MAX_LAUNCHES, Options
 from .selection import Case, Selection, kernels_root
 from .summary import how_to_go_on, print_compiled, print_run, speed_test_name
 
@@ -56,8 +57,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--run-dir", metavar="DIR", help="where the run is recorded; default: runs/<time>-<device>")
     group.addoption("--resume", metavar="DIR", help="go on with a run that was cut off; measures nothing twice")
     group.addoption("--input-seed", type=int, metavar="N", help="draw a run's inputs again: its environment.seed")
+    group.addoption("--launches", type=_count, metavar="N", help="measure in N launches at most, even if undecided")
     # --strict is pytest's own, dest "strict"; for the gate it also means that inconclusive is red.
     group.addoption("--no-gate", action="store_true", help="measure and report; verdicts never fail")
+
+
+def _count(text: str) -> int:
+    if text.isdecimal() and int(text) > 0:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is no number of launches: name 1 or more.")
 
 
 def _is_strict(config: pytest.Config) -> bool:
@@ -123,6 +131,7 @@ class Gate:
             strict=_is_strict(self.config),
             base=self.base,
             input_seed=self.config.getoption("input_seed"),
+            max_launches=self.config.getoption("launches") or MAX_LAUNCHES,
         )
 
 

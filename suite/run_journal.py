@@ -18,6 +18,8 @@ from .record.run import JOURNAL_NAME, RUN_NAME, fold, write_run
 from .record.schema import RecordError, now_utc, schema_version
 from .record.source import source_state
 
+MAX_LAUNCHES = 24
+
 
 @dataclass(frozen=True)
 class Options:
@@ -33,6 +35,8 @@ class Options:
     """The ref as given, its SHA, and the folder that its tree was checked out to."""
     input_seed: int | None = None
     """What an earlier run's inputs were drawn from, its environment's `seed`; by default a new one."""
+    max_launches: int = MAX_LAUNCHES
+    """What is undecided after so many is inconclusive."""
 
 
 class RunJournal:

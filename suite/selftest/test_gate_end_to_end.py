@@ -109,9 +109,8 @@ def test_what_holds_is_green_also_with_benchmark_only(claimed: ToyProject, first
 
 def test_inconclusive_is_red_under_strict_only(claimed: ToyProject, tmp_path: Path) -> None:
     project = ToyProject.make(tmp_path / "p", k_min=5)
-    project.add_to_conftest("from suite import bench\nbench.MAX_LAUNCHES = 1\n")
     project.write_claims(("toy/hand", "toy/vendor", PROBLEM, 1.9))
-    one = ("suite/test_speedup.py", "-k", "over")
+    one = ("suite/test_speedup.py", "-k", "over", "--launches", "1")
     green = project.pytest("--run-dir", "runs/green", *one)
     assert green.status == 0, green.text
     assert "1 inconclusive" in green.text
@@ -133,6 +132,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> ToyProject:
 @pytest.mark.parametrize(("arguments", "words"), [
     (("--gpu", "mi300x"), ("no AMD Instinct MI300X is here", "Run with --gpu cpu", "add --compile-only")),
     (("--gpu", "h2000"), ("h2000",)),
+    (("--launches", "0"), ("'0' is no number of launches: name 1 or more",)),
     (("--benchmark-skip",), ("--benchmark-skip would leave every claim unjudged",)),
     (("--base", "no-such-ref"), ("git knows no such commit",)),
     (("--resume", "runs/none"), ("--resume runs/none: there is no such folder",)),

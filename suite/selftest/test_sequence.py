@@ -1,4 +1,4 @@
-"""What stands around timed calls: the timer must know all of it, or an honest kernel is accused of hiding time there."""
+"""What stands around timed calls: the timer must know all of it, or it accuses honest kernels of hiding time."""
 
 from __future__ import annotations
 
