@@ -6,7 +6,6 @@ Device seconds are handed to pytest-benchmark as its samples.
 
 from __future__ import annotations
 
-import argparse
 import secrets
 from collections.abc import Generator, Iterator
 from datetime import datetime, timezone
@@ -57,15 +56,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--run-dir", metavar="DIR", help="where the run is recorded; default: runs/<time>-<device>")
     group.addoption("--resume", metavar="DIR", help="go on with a run that was cut off; measures nothing twice")
     group.addoption("--input-seed", type=int, metavar="N", help="draw a run's inputs again: its environment.seed")
-    group.addoption("--launches", type=_count, metavar="N", help="measure in N launches at most, even if undecided")
+    most = f"measure in N launches at most, even if undecided; default: {MAX_LAUNCHES}"
+    group.addoption("--launches", type=int, default=MAX_LAUNCHES, metavar="N", help=most)
     # --strict is pytest's own, dest "strict"; for the gate it also means that inconclusive is red.
     group.addoption("--no-gate", action="store_true", help="measure and report; verdicts never fail")
-
-
-def _count(text: str) -> int:
-    if text.isdecimal() and int(text) > 0:
-        return int(text)
-    raise argparse.ArgumentTypeError(f"{text!r} is no number of launches: name 1 or more.")
 
 
 def _is_strict(config: pytest.Config) -> bool:
@@ -117,11 +111,13 @@ class Gate:
 
     def _options(self) -> Options:
         assert self.chosen is not None
-        resume = self.config.getoption("resume")
+        resume, launches = self.config.getoption("resume"), self.config.getoption("launches")
         stamp = f"{datetime.now(timezone.utc):%Y%m%dT%H%M%SZ}-{self.chosen.key}-{secrets.token_hex(2)}"
         folder = resume or self.config.getoption("run_dir") or self.root / "runs" / stamp
         if resume and not Path(resume).is_dir():
             raise pytest.UsageError(f"--resume {resume}: there is no such folder.")
+        if launches < 1:
+            raise pytest.UsageError(f"--launches {launches}: name 1 or more.")
         return Options(
             root=self.root,
             tier=self.tier.value,
@@ -131,7 +127,7 @@ class Gate:
             strict=_is_strict(self.config),
             base=self.base,
             input_seed=self.config.getoption("input_seed"),
-            max_launches=self.config.getoption("launches") or MAX_LAUNCHES,
+            max_launches=launches,
         )
 
 
@@ -231,6 +227,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         cases = [(case.kernel.id, case.problem) for case in _selected(session, "compile_case")]
         session.config.stash[compiled_key] = CompileRun(gate.root, gate.device, cases, Progress(session.config))
         return
+    gate.selection.narrow({mark.name for item in session.items for mark in item.iter_markers()})
     bench = gate.bench()
     bench.comparisons = tuple(comparison for comparison, _ in _selected(session, "comparison"))
     bench.say = Progress(session.config)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,6 +65,16 @@ class Selection:
             self._known |= {problem_key(p) for ps in tiers.values() for p in ps}
         # A change is judged by the claims of its base: lowering or deleting one is for reviewers to see.
         self.claims = read_baselines(base_root or root, device_key)
+
+    def narrow(self, wanted: Collection[str]) -> None:
+        """Forget the kernels and problems of other families: nobody will ask, and to ask them takes seconds.
+
+        All claims stay: an error rate is shared by all that stand on the device.
+        """
+        self.kernels = {i: kernel for i, kernel in self.kernels.items() if kernel.family in wanted}
+        self.base_kernels = {i: kernel for i, kernel in self.base_kernels.items() if kernel.family in wanted}
+        self.problems = {key: problem for key, problem in self.problems.items() if problem.family in wanted}
+        self.hard_cases = {key: problem for key, problem in self.hard_cases.items() if problem.family in wanted}
 
     def correctness_cases(self) -> Iterator[Case]:
         """Every kernel but the reference on every problem of its family that it may solve."""

@@ -7,7 +7,6 @@ says of them (dtype, shape, strides) is judged there as well.
 from __future__ import annotations
 
 import errno
-import hashlib
 import math
 import time
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from kernels.kernel import Kernel
 from kernels.problem import Inputs, Outputs, Problem
 from kernels.updates import spoil_updates, taken_updates
 
+from ..judge.digest import digest
 from .blame import culprit
 from .tampering import Tampered, keeps_computing, load_watched, module_of, untouched
 
@@ -163,7 +163,7 @@ def save_outputs(outputs: Outputs, folder: Path, prefix: str) -> dict[str, dict[
             "shape": list(tensor.shape),
             "dense": is_dense(tensor),
             "file": str(path),
-            "sha256": hashlib.sha256(data).hexdigest(),
+            "sha256": digest(data),
         }
     return described
 

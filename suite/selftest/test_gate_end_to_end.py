@@ -132,7 +132,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> ToyProject:
 @pytest.mark.parametrize(("arguments", "words"), [
     (("--gpu", "mi300x"), ("no AMD Instinct MI300X is here", "Run with --gpu cpu", "add --compile-only")),
     (("--gpu", "h2000"), ("h2000",)),
-    (("--launches", "0"), ("'0' is no number of launches: name 1 or more",)),
+    (("--launches", "0"), ("--launches 0: name 1 or more",)),
     (("--benchmark-skip",), ("--benchmark-skip would leave every claim unjudged",)),
     (("--base", "no-such-ref"), ("git knows no such commit",)),
     (("--resume", "runs/none"), ("--resume runs/none: there is no such folder",)),
