@@ -21,7 +21,7 @@ from typing import Any, Literal, NoReturn
 import jsonschema
 from jsonschema.exceptions import ValidationError, best_match
 
-Kind = Literal["run", "baseline", "manifest", "specs", "error_rates"]
+Kind = Literal["run", "baseline", "manifest", "specs", "error_rates", "targets"]
 Document = dict[str, Any]
 
 MAX_BYTES = 256 * 2**20
@@ -37,6 +37,7 @@ WHAT_TO_DO: dict[str, str] = {
     "manifest": "Correct the manifest, or let its generator write it again.",
     "specs": "Correct that row of the data sheet.",
     "error_rates": "Measure it again with `kernelgate selftest --aa`.",
+    "targets": "Correct that target.",
 }
 _SURROGATE_ESCAPE = re.compile(r"\\u[dD][89a-fA-F]")
 

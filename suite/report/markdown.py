@@ -28,6 +28,7 @@ from .tables import (
     table,
     text,
 )
+from .targets import targets_section
 from .troubles import troubles
 
 _OPEN_TABLES = 4
@@ -41,6 +42,7 @@ def page(pool: Pool, claims: Sequence[Any], images: dict[str, list[tuple[str, st
     sections = [
         f"# kernelgate on {text(pool.device['name'])}",
         summary(pool),
+        *([f"## Targets\n\n{shown}"] if (shown := targets_section(pool)) else []),
         f"## Verdicts\n\n{verdict_section(pool, claims)}",
         *(family_section(pool, family, images.get(family, [])) for family in families(pool.problems)),
         f"## What could not run, and why\n\n{troubles(pool)}",

@@ -91,7 +91,9 @@ class Pool:
         self.kernels: dict[str, Record] = {}
         self.ceilings: dict[str, float] = {}
         for run in self.runs:
-            self.problems.update(run["problems"])
+            # What a run knew of a problem that it did not measure is only its name.
+            self.problems.update({p: facts for p, facts in run["problems"].items()
+                                  if p not in self.problems or facts["light_speed_us"] is not None})  # fmt: skip
             self.kernels.update(run["kernels"])
             self.ceilings.update(run["ceilings"])
         self.labels = short_labels(self.problems)
