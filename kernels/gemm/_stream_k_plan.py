@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from ..device import Device
     from ._gemm import Gemm
 
-ADDED_VALUES = 32
-"""Partial values that a thread holds at once while it adds."""
 IDLE = 1.05
 """How much longer than an equal share one may be that begins and ends with a tile's parts."""
 IN_KERNEL_BYTES = 128 << 10
@@ -37,6 +35,10 @@ class Tile:
     """Least K steps in a share: fewer cost more to add than a further program saves."""
     group_m: int = 8
     """Blocks of tokens that go through all features together, so that w is read from the cache."""
+    polls: bool = False
+    """Whether the last share of a tile awaits the others; NVIDIA only."""
+    added_values: int = 32
+    """Partial values that a thread holds at once while it adds: one trip to the cache for all of them."""
     unpack: str = "arithmetic"
     """How microscaled weights become numbers: `arithmetic` in registers, or `scaled` by `tl.dot_scaled`."""
 
@@ -59,8 +61,8 @@ class StreamKPlan:
     per_program: int
     """K steps of a share."""
     num_programs: int
-    in_kernel: bool
-    """Whether the last share of a tile adds its partial sums; otherwise a second kernel does."""
+    combine: str
+    """Who adds a tile's partial sums: `polled`, `arrival` or `second`; see `_stream_k`."""
     parts: int
     """Partial tiles that are added at once."""
     combine_rows: int
@@ -71,11 +73,27 @@ class StreamKPlan:
     """Options of one backend only: `waves_per_eu` on AMD."""
     counters: dict[str, torch.Tensor] = field(default_factory=dict, compare=False)
     """[num_tiles] int32 by device: 0 between two calls. Calls of one plan must not run side by side."""
+    empty_parts: dict[str, torch.Tensor] = field(default_factory=dict, compare=False)
+    """`parts_shape` float32 by device, where they are polled: EMPTY between two calls. Likewise."""
 
     @property
     def is_split(self) -> bool:
         """Whether a tile may have more than one share."""
         return self.per_program % self.steps != 0
+
+    @property
+    def parts_shape(self) -> tuple[int, int, int, int]:
+        """Of the partial sums: two slots for each program."""
+        return self.num_programs, 2, self.block_m, self.block_n
+
+    def empty_parts_on(self, device: torch.device) -> torch.Tensor:
+        """Slots for partial sums, made at the first call."""
+        import torch
+
+        if device.type not in self.empty_parts:
+            words = torch.full(self.parts_shape, -1, dtype=torch.int32, device=device)
+            self.empty_parts[device.type] = words.view(torch.float32)
+        return self.empty_parts[device.type]
 
     def counters_on(self, device: torch.device) -> torch.Tensor:
         """The arrival counters, made at the first call."""
@@ -95,10 +113,12 @@ def stream_k(problem: Gemm, tile: Tile, device: Device) -> StreamKPlan:
     per_program = _share(tiles, steps, slots, tile.min_steps)
     most_parts = math.ceil(steps / per_program) + (steps % per_program != 0)
     tile_values = tile.block_m * tile.block_n
-    in_kernel = most_parts * tile_values * 4 <= IN_KERNEL_BYTES
-    threads = tile.num_warps * device.warp_size if in_kernel else 4 * device.warp_size
-    rows = tile.block_m if in_kernel else max(1, min(tile.block_m, 512 // tile.block_n))
-    held = ADDED_VALUES * max(threads, 32) // (rows * tile.block_n)
+    combine = "arrival" if most_parts * tile_values * 4 <= IN_KERNEL_BYTES else "second"
+    if tile.polls and device.kind != "hip":
+        combine = "polled"
+    threads = (4 if combine == "second" else tile.num_warps) * device.warp_size
+    rows = max(1, min(tile.block_m, 512 // tile.block_n)) if combine == "second" else tile.block_m
+    held = tile.added_values * max(threads, 32) // (rows * tile.block_n)
     return StreamKPlan(
         out_dtype=problem.out_dtype,
         block_m=tile.block_m,
@@ -112,7 +132,7 @@ def stream_k(problem: Gemm, tile: Tile, device: Device) -> StreamKPlan:
         steps=steps,
         per_program=per_program,
         num_programs=math.ceil(tiles * steps / per_program),
-        in_kernel=in_kernel,
+        combine=combine,
         parts=max(1, min(power_of_2_above(most_parts), power_of_2_below(held))),
         combine_rows=rows,
         dependent_launch=device.compute_capability >= 90,

@@ -24,7 +24,7 @@ from .problem import LinearFP8
 def _linear_fp8(
     x, w, x_scale, w_scale, stride_xk, stride_xm, stride_wn, stride_wk, out, partials, counters, M, N, K, per_program,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, GROUP_M: tl.constexpr, PARTS: tl.constexpr,
-    STAGES: tl.constexpr, SPLIT: tl.constexpr, IN_KERNEL: tl.constexpr, EVEN_K: tl.constexpr,
+    STAGES: tl.constexpr, SPLIT: tl.constexpr, COMBINE: tl.constexpr, EVEN_K: tl.constexpr,
     DEPENDENT_LAUNCH: tl.constexpr, GROUP_N: tl.constexpr,
 ):  # fmt: skip
     """Program p: K steps [p * per_program, ..) of all tiles laid end to end. A stride of a scale may be 0."""
@@ -58,7 +58,7 @@ def _linear_fp8(
             x_factor, w_factor = next_x, next_w
         finish_tile(
             acc, out, partials, counters, tile, steps, per_program, M, N,
-            BLOCK_M, BLOCK_N, GROUP_M, SPLIT, IN_KERNEL, PARTS,
+            BLOCK_M, BLOCK_N, GROUP_M, SPLIT, COMBINE, PARTS,
         )  # fmt: skip
         at += last - first
 

@@ -1,9 +1,9 @@
 """Linear layers of one to four tokens in Triton, without tensor cores: dot products in fp32 registers.
 
-A program owns a few rows of w and all of K. Its threads load 16 bytes at a time straight into registers and keep a sum
-each; the sums are added once, at the end. Nothing is split, nothing waits: with 2048 threads on an SM, each with
-several loads under way, the memory is busy all the time. Every weight costs one multiplication for each token, so past
-four tokens arithmetic would take longer than memory.
+All programs are resident at once. A program keeps x in registers and goes through rows of w, BLOCK_N at a time: a thread
+has all its loads of the next rows under way, 16 bytes each, while it adds the products of these. Nothing is split,
+nothing waits for another program. Every weight costs one multiplication for each token, so past four tokens
+arithmetic would take longer than memory.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from ._stream_k_plan import power_of_2_above
 from .problem import Linear
 
 MAX_TOKENS = 4
-VALUES = 8
-"""That a thread loads at once: 16 bytes."""
+MAX_BLOCK_K = 8192
+"""Values of a row that a program loads at once."""
 
 
 @dataclass(frozen=True)
@@ -33,37 +33,59 @@ class GemvPlan:
     tokens: int
     """M, rounded up to a power of two."""
     block_n: int
-    """Rows of w of a program."""
+    """Rows of w that are loaded at once."""
     block_k: int
-    unroll: int
-    """K steps whose loads are issued together."""
+    num_programs: int
     num_warps: int
+
+
+@triton.jit
+def _load_rows(w, group, part, N, K, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, EVEN_K: tl.constexpr):
+    """Part `part` of K of rows [group * BLOCK_N, ..) of w; rows past the end are the last one."""
+    n = tl.minimum(group * BLOCK_N + tl.arange(0, BLOCK_N), N - 1)
+    k = (part * BLOCK_K + tl.arange(0, BLOCK_K))[None, :]
+    pointers = w + n.to(tl.int64)[:, None] * K + k
+    if EVEN_K:
+        return tl.load(pointers, eviction_policy="evict_first")
+    return tl.load(pointers, mask=k < K, other=0.0, eviction_policy="evict_first")
+
+
+@triton.jit
+def _load_tokens(x, part, M, K, TOKENS: tl.constexpr, BLOCK_K: tl.constexpr, EVEN_K: tl.constexpr):
+    """[TOKENS, BLOCK_K] of x."""
+    m = tl.minimum(tl.arange(0, TOKENS), M - 1)
+    k = (part * BLOCK_K + tl.arange(0, BLOCK_K))[None, :]
+    pointers = x + m[:, None] * K + k
+    if EVEN_K:
+        return tl.load(pointers, eviction_policy="evict_last")
+    return tl.load(pointers, mask=k < K, other=0.0, eviction_policy="evict_last")
 
 
 @triton.jit
 def _gemv(
     x, w, out, M, N, K,
-    TOKENS: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, UNROLL: tl.constexpr, EVEN_K: tl.constexpr,
-    EVEN_N: tl.constexpr,
+    TOKENS: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, PARTS_K: tl.constexpr, EVEN_K: tl.constexpr,
 ):  # fmt: skip
-    """Program p: rows [p * BLOCK_N, ..) of w, for all tokens."""
-    n = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
-    w_rows = w + (n if EVEN_N else tl.minimum(n, N - 1)).to(tl.int64)[:, None] * K
+    """Program p: groups p, p + num_programs, .. of BLOCK_N rows of w, for all tokens, in PARTS_K steps each."""
+    group, num_programs = tl.program_id(0), tl.num_programs(0)
     m = tl.arange(0, TOKENS)
-    x_rows = x + tl.minimum(m, M - 1)[:, None] * K
-    acc = tl.zeros([TOKENS, BLOCK_N, BLOCK_K], tl.float32)
-    for start in tl.range(0, K, BLOCK_K, loop_unroll_factor=UNROLL):
-        k = (start + tl.arange(0, BLOCK_K))[None, :]
-        if EVEN_K:
-            w_tile = tl.load(w_rows + k, eviction_policy="evict_first")
-            x_tile = tl.load(x_rows + k, eviction_policy="evict_last")
-        else:
-            w_tile = tl.load(w_rows + k, mask=k < K, other=0.0, eviction_policy="evict_first")
-            x_tile = tl.load(x_rows + k, mask=k < K, other=0.0, eviction_policy="evict_last")
-        acc += w_tile.to(tl.float32)[None, :, :] * x_tile.to(tl.float32)[:, None, :]
-    total = tl.sum(acc, 2)
-    pointers = out + m[:, None] * N + n[None, :]
-    tl.store(pointers, total.to(out.dtype.element_ty), mask=(m < M)[:, None] & (n < N)[None, :])
+    w_next = _load_rows(w, group, 0, N, K, BLOCK_N, BLOCK_K, EVEN_K)
+    x_tile = _load_tokens(x, 0, M, K, TOKENS, BLOCK_K, EVEN_K)
+    while group < tl.cdiv(N, BLOCK_N):
+        total = tl.zeros([TOKENS, BLOCK_N], tl.float32)
+        for part in tl.static_range(PARTS_K):
+            w_tile = w_next
+            if part + 1 < PARTS_K:
+                w_next = _load_rows(w, group, part + 1, N, K, BLOCK_N, BLOCK_K, EVEN_K)
+            else:
+                w_next = _load_rows(w, group + num_programs, 0, N, K, BLOCK_N, BLOCK_K, EVEN_K)
+            if PARTS_K > 1:
+                x_tile = _load_tokens(x, part, M, K, TOKENS, BLOCK_K, EVEN_K)
+            total += tl.sum(w_tile.to(tl.float32)[None, :, :] * x_tile.to(tl.float32)[:, None, :], 2)
+        n = group * BLOCK_N + tl.arange(0, BLOCK_N)
+        pointers = out + m[:, None] * N + n[None, :]
+        tl.store(pointers, total.to(out.dtype.element_ty), mask=(m < M)[:, None] & (n < N)[None, :])
+        group += num_programs
 
 
 def supports(problem: Problem, device: Device) -> str | None:
@@ -75,17 +97,18 @@ def supports(problem: Problem, device: Device) -> str | None:
 
 
 def plan(problem: Problem, plan_inputs: Inputs, device: Device) -> GemvPlan:
-    """Four rows a program, fewer where that leaves SMs without work; then longer steps take their place."""
+    """64 KB and more under way on every SM."""
     assert isinstance(problem, Linear)
+    return gemv(problem, device, block_n=1, num_warps=8 if problem.m == 1 else 16)
+
+
+def gemv(problem: Linear, device: Device, *, block_n: int, num_warps: int, programs_per_sm: int = 4) -> GemvPlan:
+    """Not timed. Programs of equal numbers of groups."""
     tokens = power_of_2_above(problem.m)
-    warp_size = max(device.warp_size, 32)
-    block_n = 4 if tokens == 1 else 2
-    while block_n > 1 and problem.n < block_n * 4 * device.num_sms:
-        block_n //= 2
-    num_warps = 4 if block_n > 1 else 8
-    block_k = min(num_warps * warp_size * VALUES, max(64, power_of_2_above(problem.k)))
-    steps = -(-problem.k // block_k)
-    return GemvPlan(problem.out_dtype, tokens, block_n, block_k, min(4, steps), num_warps)
+    block_k = min(MAX_BLOCK_K, max(64, power_of_2_above(problem.k)))
+    groups = triton.cdiv(problem.n, block_n)
+    rounds = triton.cdiv(groups, device.num_sms * programs_per_sm)
+    return GemvPlan(problem.out_dtype, tokens, block_n, block_k, triton.cdiv(groups, rounds), num_warps)
 
 
 def run(inputs: Inputs, state: GemvPlan) -> Outputs:
@@ -93,10 +116,10 @@ def run(inputs: Inputs, state: GemvPlan) -> Outputs:
     x, w = inputs["x"], inputs["w"]
     (m, k), n = x.shape, len(w)
     out = torch.empty((m, n), dtype=getattr(torch, state.out_dtype), device=x.device)
-    _gemv[(triton.cdiv(n, state.block_n),)](
+    _gemv[(state.num_programs,)](
         x, w, out, m, n, k,
-        TOKENS=state.tokens, BLOCK_N=state.block_n, BLOCK_K=state.block_k, UNROLL=state.unroll,
-        EVEN_K=k % state.block_k == 0, EVEN_N=n % state.block_n == 0, num_warps=state.num_warps,
+        TOKENS=state.tokens, BLOCK_N=state.block_n, BLOCK_K=state.block_k, PARTS_K=triton.cdiv(k, state.block_k),
+        EVEN_K=k % state.block_k == 0, num_warps=state.num_warps,
     )  # fmt: skip
     return {"out": out}
 

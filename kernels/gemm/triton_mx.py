@@ -89,7 +89,7 @@ def _times_scales(values, scale, OFFSET: tl.constexpr, ROWS: tl.constexpr, BLOCK
 def _linear_mx(
     x, w, x_scale, w_scale, out, partials, counters, M, N, K, per_program,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, GROUP_M: tl.constexpr, PARTS: tl.constexpr,
-    STAGES: tl.constexpr, SPLIT: tl.constexpr, IN_KERNEL: tl.constexpr, EVEN_K: tl.constexpr,
+    STAGES: tl.constexpr, SPLIT: tl.constexpr, COMBINE: tl.constexpr, EVEN_K: tl.constexpr,
     DEPENDENT_LAUNCH: tl.constexpr, BITS: tl.constexpr, MANTISSA: tl.constexpr, BIAS: tl.constexpr,
     X_SCALED: tl.constexpr, DOT_SCALED: tl.constexpr,
 ):  # fmt: skip
@@ -132,7 +132,7 @@ def _linear_mx(
             acc *= 2.0**SHIFT
         finish_tile(
             acc, out, partials, counters, tile, steps, per_program, M, N,
-            BLOCK_M, BLOCK_N, GROUP_M, SPLIT, IN_KERNEL, PARTS,
+            BLOCK_M, BLOCK_N, GROUP_M, SPLIT, COMBINE, PARTS,
         )  # fmt: skip
         at += last - first
 

@@ -22,7 +22,7 @@ from .problem import Linear
 def _linear(
     x, w, out, partials, counters, M, N, K, per_program,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, GROUP_M: tl.constexpr, PARTS: tl.constexpr,
-    STAGES: tl.constexpr, SPLIT: tl.constexpr, IN_KERNEL: tl.constexpr, EVEN_K: tl.constexpr,
+    STAGES: tl.constexpr, SPLIT: tl.constexpr, COMBINE: tl.constexpr, EVEN_K: tl.constexpr,
     DEPENDENT_LAUNCH: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Program p: K steps [p * per_program, ..) of all tiles laid end to end."""
@@ -51,7 +51,7 @@ def _linear(
             acc = tl.dot(w_tile, x_tile.T, acc=acc, input_precision=PRECISION)
         finish_tile(
             acc, out, partials, counters, tile, steps, per_program, M, N,
-            BLOCK_M, BLOCK_N, GROUP_M, SPLIT, IN_KERNEL, PARTS,
+            BLOCK_M, BLOCK_N, GROUP_M, SPLIT, COMBINE, PARTS,
         )  # fmt: skip
         at += last - first
 

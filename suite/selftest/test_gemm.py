@@ -265,7 +265,7 @@ def test_shares_cover_every_step_once(problem: Linear, tile: Tile, device: Devic
         most_parts = max(most_parts, last - first + 1)
     assert plan.is_split or most_parts == 1
     assert plan.block_m % plan.combine_rows == 0
-    assert not plan.in_kernel or most_parts * plan.block_m * plan.block_n * 4 <= 128 << 10 or not plan.is_split
+    assert plan.combine != "arrival" or most_parts * plan.block_m * plan.block_n * 4 <= 128 << 10 or not plan.is_split
 
 
 def test_shares_are_equal_on_an_h200() -> None:
