@@ -35,6 +35,8 @@ class Tile:
     """Least K steps in a share: fewer cost more to add than a further program saves."""
     group_m: int = 8
     """Blocks of tokens that go through all features together, so that w is read from the cache."""
+    slices: int = 1
+    """Slices of a step that warps multiply each by itself, where a tile is too small for all of them."""
     polls: bool = False
     """Whether the last share of a tile awaits the others; NVIDIA only."""
     added_values: int = 32
@@ -54,6 +56,7 @@ class StreamKPlan:
     num_warps: int
     num_stages: int
     group_m: int
+    slices: int
     unpack: str
     num_tiles: int
     steps: int
@@ -127,6 +130,7 @@ def stream_k(problem: Gemm, tile: Tile, device: Device) -> StreamKPlan:
         num_warps=tile.num_warps,
         num_stages=tile.num_stages,
         group_m=min(tile.group_m, tiles_m),
+        slices=tile.slices,
         unpack=tile.unpack,
         num_tiles=tiles,
         steps=steps,

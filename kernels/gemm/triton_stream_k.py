@@ -19,18 +19,56 @@ from .problem import Linear
 
 
 @triton.jit
+def _multiply(
+    x_rows, w_rows, first, last, K, acc,
+    BLOCK_K: tl.constexpr, STAGES: tl.constexpr, EVEN_K: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """acc [BLOCK_N, BLOCK_M] and the products of K steps [first, last)."""
+    for step in tl.range(first, last, num_stages=STAGES):
+        k = (step * BLOCK_K + tl.arange(0, BLOCK_K))[None, :]
+        if EVEN_K:
+            w_tile, x_tile = tl.load(w_rows + k), tl.load(x_rows + k)
+        else:
+            w_tile = tl.load(w_rows + k, mask=k < K, other=0.0)
+            x_tile = tl.load(x_rows + k, mask=k < K, other=0.0)
+        acc = tl.dot(w_tile, x_tile.T, acc=acc, input_precision=PRECISION)
+    return acc
+
+
+@triton.jit
+def _multiply_sliced(
+    x_rows, w_rows, is_token, first, last, K,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, SLICES: tl.constexpr, STAGES: tl.constexpr,
+    EVEN_K: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """As `_multiply`, of a tile too small for all warps: each multiplies a slice of every step, of all features."""
+    SLICE: tl.constexpr = BLOCK_K // SLICES
+    acc = tl.zeros([SLICES, BLOCK_N, BLOCK_M], tl.float32)
+    k_within = (tl.arange(0, SLICES) * SLICE)[:, None, None] + tl.arange(0, SLICE)[None, None, :]
+    for step in tl.range(first, last, num_stages=STAGES):
+        k = step * BLOCK_K + k_within
+        if EVEN_K:
+            w_tile = tl.load(w_rows[None, :, :] + k)
+            x_tile = tl.load(x_rows[None, :, :] + k, mask=is_token[None, :, None], other=0.0)
+        else:
+            w_tile = tl.load(w_rows[None, :, :] + k, mask=k < K, other=0.0)
+            x_tile = tl.load(x_rows[None, :, :] + k, mask=is_token[None, :, None] & (k < K), other=0.0)
+        acc = tl.dot(w_tile, tl.permute(x_tile, (0, 2, 1)), acc=acc, input_precision=PRECISION)
+    return tl.sum(acc, 0)
+
+
+@triton.jit
 def _linear(
     x, w, out, partials, counters, M, N, K, per_program,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, GROUP_M: tl.constexpr, PARTS: tl.constexpr,
     STAGES: tl.constexpr, SPLIT: tl.constexpr, COMBINE: tl.constexpr, EVEN_K: tl.constexpr,
-    DEPENDENT_LAUNCH: tl.constexpr, PRECISION: tl.constexpr,
+    DEPENDENT_LAUNCH: tl.constexpr, SLICES: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Program p: K steps [p * per_program, ..) of all tiles laid end to end."""
     let_dependents_launch(DEPENDENT_LAUNCH)
     steps = tl.cdiv(K, BLOCK_K)
     at = tl.program_id(0) * per_program
     end = tl.minimum(at + per_program, tl.cdiv(M, BLOCK_M) * tl.cdiv(N, BLOCK_N) * steps)
-    k_within = tl.arange(0, BLOCK_K)
     while at < end:
         tile = at // steps
         first = at - tile * steps
@@ -40,15 +78,15 @@ def _linear(
         m = tl.minimum(block_m * BLOCK_M + tl.arange(0, BLOCK_M), M - 1)
         n = tl.minimum(block_n * BLOCK_N + tl.arange(0, BLOCK_N), N - 1)
         x_rows, w_rows = x + m.to(tl.int64)[:, None] * K, w + n.to(tl.int64)[:, None] * K
-        acc = tl.zeros([BLOCK_N, BLOCK_M], tl.float32)
-        for step in tl.range(first, last, num_stages=STAGES):
-            k = (step * BLOCK_K + k_within)[None, :]
-            if EVEN_K:
-                w_tile, x_tile = tl.load(w_rows + k), tl.load(x_rows + k)
-            else:
-                w_tile = tl.load(w_rows + k, mask=k < K, other=0.0)
-                x_tile = tl.load(x_rows + k, mask=k < K, other=0.0)
-            acc = tl.dot(w_tile, x_tile.T, acc=acc, input_precision=PRECISION)
+        if SLICES > 1:
+            is_token = block_m * BLOCK_M + tl.arange(0, BLOCK_M) < M
+            acc = _multiply_sliced(
+                x_rows, w_rows, is_token, first, last, K,
+                BLOCK_M, BLOCK_N, BLOCK_K, SLICES, STAGES, EVEN_K, PRECISION,
+            )  # fmt: skip
+        else:
+            acc = tl.zeros([BLOCK_N, BLOCK_M], tl.float32)
+            acc = _multiply(x_rows, w_rows, first, last, K, acc, BLOCK_K, STAGES, EVEN_K, PRECISION)
         finish_tile(
             acc, out, partials, counters, tile, steps, per_program, M, N,
             BLOCK_M, BLOCK_N, GROUP_M, SPLIT, COMBINE, PARTS,
@@ -99,7 +137,7 @@ def run(inputs: Inputs, state: StreamKPlan) -> Outputs:
     """One launch, or two."""
     x, w = inputs["x"], inputs["w"]
     out = torch.empty((len(x), len(w)), dtype=getattr(torch, state.out_dtype), device=x.device)
-    launch(_linear, state, out, x.shape[1], (x, w), PRECISION="ieee")
+    launch(_linear, state, out, x.shape[1], (x, w), SLICES=state.slices, PRECISION="ieee")
     return {"out": out}
 
 
