@@ -42,7 +42,8 @@ class Tile:
     added_values: int = 32
     """Partial values that a thread holds at once while it adds: one trip to the cache for all of them."""
     unpack: str = "arithmetic"
-    """How microscaled weights become numbers: `arithmetic` in registers, or `scaled` by `tl.dot_scaled`."""
+    """How microscaled weights become numbers: `arithmetic` in registers, `paired` two at once (NVIDIA), or `scaled` by
+    `tl.dot_scaled`."""
 
 
 @dataclass(frozen=True)
