@@ -21,6 +21,8 @@ from ._stream_k_plan import power_of_2_above
 from .problem import Linear
 
 MAX_TOKENS = 4
+BY_TOKENS = {1: (2, 8, 2), 2: (1, 16, 2), 4: (2, 16, 1)}
+"""Rows loaded at once, warps, programs on an SM: what registers allow. Not timed."""
 MAX_BLOCK_K = 8192
 """Values of a row that a program loads at once."""
 
@@ -41,10 +43,13 @@ class GemvPlan:
 
 @triton.jit
 def _load_rows(w, group, part, N, K, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, EVEN_K: tl.constexpr):
-    """Part `part` of K of rows [group * BLOCK_N, ..) of w; rows past the end are the last one."""
+    """[1, BLOCK_N, BLOCK_K]: part `part` of K of rows [group * BLOCK_N, ..) of w; past the end the last row.
+
+    Of three dimensions, like the products: so that they stay in the registers that they are loaded into.
+    """
     n = tl.minimum(group * BLOCK_N + tl.arange(0, BLOCK_N), N - 1)
-    k = (part * BLOCK_K + tl.arange(0, BLOCK_K))[None, :]
-    pointers = w + n.to(tl.int64)[:, None] * K + k
+    k = (part * BLOCK_K + tl.arange(0, BLOCK_K))[None, None, :]
+    pointers = w + n.to(tl.int64)[None, :, None] * K + k
     if EVEN_K:
         return tl.load(pointers, eviction_policy="evict_first")
     return tl.load(pointers, mask=k < K, other=0.0, eviction_policy="evict_first")
@@ -52,10 +57,10 @@ def _load_rows(w, group, part, N, K, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexp
 
 @triton.jit
 def _load_tokens(x, part, M, K, TOKENS: tl.constexpr, BLOCK_K: tl.constexpr, EVEN_K: tl.constexpr):
-    """[TOKENS, BLOCK_K] of x."""
+    """[TOKENS, 1, BLOCK_K]: part `part` of K of x."""
     m = tl.minimum(tl.arange(0, TOKENS), M - 1)
-    k = (part * BLOCK_K + tl.arange(0, BLOCK_K))[None, :]
-    pointers = x + m[:, None] * K + k
+    k = (part * BLOCK_K + tl.arange(0, BLOCK_K))[None, None, :]
+    pointers = x + m[:, None, None] * K + k
     if EVEN_K:
         return tl.load(pointers, eviction_policy="evict_last")
     return tl.load(pointers, mask=k < K, other=0.0, eviction_policy="evict_last")
@@ -81,7 +86,7 @@ def _gemv(
                 w_next = _load_rows(w, group + num_programs, 0, N, K, BLOCK_N, BLOCK_K, EVEN_K)
             if PARTS_K > 1:
                 x_tile = _load_tokens(x, part, M, K, TOKENS, BLOCK_K, EVEN_K)
-            total += tl.sum(w_tile.to(tl.float32)[None, :, :] * x_tile.to(tl.float32)[:, None, :], 2)
+            total += tl.sum(w_tile.to(tl.float32) * x_tile.to(tl.float32), 2)
         n = group * BLOCK_N + tl.arange(0, BLOCK_N)
         pointers = out + m[:, None] * N + n[None, :]
         tl.store(pointers, total.to(out.dtype.element_ty), mask=(m < M)[:, None] & (n < N)[None, :])
@@ -99,11 +104,12 @@ def supports(problem: Problem, device: Device) -> str | None:
 def plan(problem: Problem, plan_inputs: Inputs, device: Device) -> GemvPlan:
     """64 KB and more under way on every SM."""
     assert isinstance(problem, Linear)
-    return gemv(problem, device, block_n=1, num_warps=8 if problem.m == 1 else 16)
+    block_n, num_warps, programs_per_sm = BY_TOKENS[power_of_2_above(problem.m)]
+    return gemv(problem, device, block_n=block_n, num_warps=num_warps, programs_per_sm=programs_per_sm)
 
 
-def gemv(problem: Linear, device: Device, *, block_n: int, num_warps: int, programs_per_sm: int = 4) -> GemvPlan:
-    """Not timed. Programs of equal numbers of groups."""
+def gemv(problem: Linear, device: Device, *, block_n: int, num_warps: int, programs_per_sm: int) -> GemvPlan:
+    """Programs of equal numbers of groups."""
     tokens = power_of_2_above(problem.m)
     block_k = min(MAX_BLOCK_K, max(64, power_of_2_above(problem.k)))
     groups = triton.cdiv(problem.n, block_n)

@@ -34,12 +34,16 @@ SCALED_ARCHS = ("gfx950", "sm_100", "sm_103")
 
 @triton.jit
 def _from_pairs(pair, BITS: tl.constexpr, MANTISSA: tl.constexpr):
-    """int32 whose low 2 * BITS are two codes -> two bf16 numbers, each its value times 2^(bias - 127)."""
-    UP: tl.constexpr = 7 - MANTISSA
-    REST: tl.constexpr = ((1 << (BITS - 1)) - 1) << UP
-    rest = ((pair << UP) & REST) | ((pair << (UP + 16 - BITS)) & (REST << 16))
-    sign = ((pair << (16 - BITS)) & 0x8000) | ((pair << (32 - 2 * BITS)) & -0x80000000)
-    return rest | sign
+    """int32 whose low 2 * BITS are two codes -> two bf16 numbers, each its value times 2^(bias - 127).
+
+    Four bits: no bit may be set above them.
+    """
+    REST: tl.constexpr = ((1 << (BITS - 1)) - 1) << (7 - MANTISSA)
+    if BITS == 4:
+        spread = pair * 0x1001
+    else:
+        spread = (pair & 0xFFFF) | ((pair << (16 - BITS)) & -0x10000)
+    return ((spread << (7 - MANTISSA)) & (REST | REST << 16)) | ((spread << (16 - BITS)) & -0x7FFF8000)
 
 
 @triton.jit
@@ -53,7 +57,7 @@ def _load_words(rows, offset, limit, EVEN: tl.constexpr):
 @triton.jit
 def _load_pairs(w_rows, step, row_bytes, ROWS: tl.constexpr, BLOCK_K: tl.constexpr, BITS: tl.constexpr,
                 EVEN: tl.constexpr):  # fmt: skip
-    """[ROWS, BLOCK_K / 2] int32: two codes in the low bits of each; what lies above them is anything."""
+    """[ROWS, BLOCK_K / 2] int32: two codes in the low bits of each; above two of 6 bits is anything."""
     if BITS == 4:
         return _load_words(w_rows, step * (BLOCK_K // 2) + tl.arange(0, BLOCK_K // 2), row_bytes, EVEN)
     # 16 codes lie in three words: they become four of 24 bits.
