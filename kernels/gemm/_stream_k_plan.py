@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 IDLE = 1.05
 """How much longer than an equal share one may be that begins and ends with a tile's parts."""
+POLLED_VALUES = 4
+"""Partial values that a thread reads at once: 16 bytes."""
 IN_KERNEL_BYTES = 128 << 10
 """Most bytes of partial sums of a tile that one program adds; for more a second kernel, on all SMs, is faster."""
 
@@ -123,6 +125,9 @@ def stream_k(problem: Gemm, tile: Tile, device: Device) -> StreamKPlan:
     threads = (4 if combine == "second" else tile.num_warps) * device.warp_size
     rows = max(1, min(tile.block_m, 512 // tile.block_n)) if combine == "second" else tile.block_m
     held = tile.added_values * max(threads, 32) // (rows * tile.block_n)
+    parts = max(1, min(power_of_2_above(most_parts), power_of_2_below(held)))
+    if combine == "polled":  # a value that two threads hold would be seen by one and still be missed by the other
+        parts = max(parts, POLLED_VALUES * threads // tile_values)
     return StreamKPlan(
         out_dtype=problem.out_dtype,
         block_m=tile.block_m,
@@ -138,7 +143,7 @@ def stream_k(problem: Gemm, tile: Tile, device: Device) -> StreamKPlan:
         per_program=per_program,
         num_programs=math.ceil(tiles * steps / per_program),
         combine=combine,
-        parts=max(1, min(power_of_2_above(most_parts), power_of_2_below(held))),
+        parts=parts,
         combine_rows=rows,
         dependent_launch=device.compute_capability >= 90,
         backend_options={"waves_per_eu": 0} if device.kind == "hip" else {},

@@ -1,7 +1,7 @@
 """Linear layers of one to four tokens in Triton, without tensor cores: dot products in fp32 registers.
 
-All programs are resident at once. A program keeps x in registers and goes through rows of w, BLOCK_N at a time: a thread
-has all its loads of the next rows under way, 16 bytes each, while it adds the products of these. Nothing is split,
+All programs are resident at once. A program keeps x in registers and goes through rows of w, BLOCK_N at a time: each
+thread has its loads of the next rows under way, 16 bytes each, while it adds the products of these. Nothing is split,
 nothing waits for another program. Every weight costs one multiplication for each token, so past four tokens
 arithmetic would take longer than memory.
 """

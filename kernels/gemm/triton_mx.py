@@ -147,7 +147,9 @@ def _linear_mx(
                     w_tile, w_factor, "e2m1", x_tile.T, x_factor, "e4m3" if X_SCALED else "bf16", acc=acc
                 )
             else:
-                pairs = _from_pairs(_load_pairs(w_rows, step, row_bytes, BLOCK_N, BLOCK_K, BITS, EVEN_K), BITS, MANTISSA)
+                pairs = _from_pairs(
+                    _load_pairs(w_rows, step, row_bytes, BLOCK_N, BLOCK_K, BITS, EVEN_K), BITS, MANTISSA
+                )
                 if PAIRED:
                     pairs = _times_factors(pairs, w_factor, 127 - BIAS - SHIFT, BLOCK_N, BLOCK_K)
                     w_tile = _unpacked(pairs, BLOCK_N, BLOCK_K)
