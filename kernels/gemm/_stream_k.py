@@ -1,15 +1,12 @@
 """Stream-K: the K steps of all output tiles, laid end to end, are cut into equal shares, one a program.
 
 Whatever M, N and K are, every program then reads as many bytes of w as the next. A tile that lies within one share is
-written at once. Of the others each share leaves a partial sum in fp32, and one of three adds them:
+written at once. Of the others each share leaves a partial sum in fp32, and one of two adds them:
 
-    "polled"   the tile's last share, in the order of K: it reads the partial sums until none of them is EMPTY any
-               more, and sets them back to EMPTY. A value is its own flag, so nobody waits for a fence or a counter.
     "arrival"  the last share to arrive, which a counter for each tile tells. It sets the counter back.
     "second"   a second kernel, on all SMs.
 
-All add in the order of K: the same inputs give the same bits; and a captured graph can be replayed. Polling needs the
-shares of lower numbers to have started: GPUs start programs in order.
+Both add in the order of K: the same inputs give the same bits; and a captured graph can be replayed.
 
 Tiles are transposed, out^T = w . x^T: the features are the rows of the matrix instructions, which come in 64, and the
 tokens, few, their columns. Osama et al., "Stream-K" (arXiv 2301.03598).
@@ -25,10 +22,6 @@ import triton.language as tl
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from ._stream_k_plan import StreamKPlan
-
-EMPTY = tl.constexpr(-1)
-"""The bits of a partial value that is not there yet: a NaN that no share leaves."""
-OTHER_NAN = tl.constexpr(0x7FC00000)
 
 
 @triton.jit
@@ -71,41 +64,6 @@ def _added_parts(
 
 
 @triton.jit
-def _awaited_parts(
-    partials, first, last, row, column, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PARTS: tl.constexpr,
-):  # fmt: skip
-    """`_added_parts` of programs [first, last), which may still be at work; their slots are EMPTY afterwards."""
-    acc = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
-    within = (row * BLOCK_N)[:, None] + column[None, :]
-    words = partials.to(tl.pointer_type(tl.int32))
-    for start in range(first, last, PARTS):
-        program = start + tl.arange(0, PARTS)
-        slot = program.to(tl.int64) * 2 + (program == first).to(tl.int64)
-        pointers = words + (slot * (BLOCK_M * BLOCK_N))[:, None, None] + within[None, :, :]
-        used = (program < last)[:, None, None]
-        bits = tl.load(pointers, mask=used, other=0, volatile=True)
-        while _count_empty(bits) > 0:
-            bits = tl.load(pointers, mask=used, other=0, volatile=True)
-        tl.store(pointers, tl.full([PARTS, BLOCK_M, BLOCK_N], EMPTY, tl.int32), mask=used)
-        acc += tl.sum(bits.to(tl.float32, bitcast=True), 0)
-    return acc
-
-
-@triton.jit
-def _count_empty(bits):
-    return tl.sum(tl.ravel(bits == EMPTY).to(tl.int32), 0)
-
-
-@triton.jit
-def _leave_part(partials, slot, acc, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr):
-    """A program's sum for whoever awaits it: never EMPTY."""
-    within = (tl.arange(0, BLOCK_M) * BLOCK_N)[:, None] + tl.arange(0, BLOCK_N)[None, :]
-    bits = acc.to(tl.int32, bitcast=True)
-    words = partials.to(tl.pointer_type(tl.int32)) + slot * (BLOCK_M * BLOCK_N)
-    tl.store(words + within, tl.where(bits == EMPTY, OTHER_NAN, bits))
-
-
-@triton.jit
 def finish_tile(
     acc, out, partials, counters, tile, steps, per_program, M, N,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, GROUP_M: tl.constexpr, SPLIT: tl.constexpr, COMBINE: tl.constexpr,
@@ -123,21 +81,14 @@ def finish_tile(
     else:
         row, column = tl.arange(0, BLOCK_M), tl.arange(0, BLOCK_N)
         slot = program.to(tl.int64) * 2 + (program == first).to(tl.int64)
-        if COMBINE == "polled":
-            if program < last:
-                _leave_part(partials, slot, acc, BLOCK_M, BLOCK_N)
-            else:
-                acc += _awaited_parts(partials, first, last, row, column, BLOCK_M, BLOCK_N, PARTS)
-                _store_tile(out, tile, acc, M, N, BLOCK_M, BLOCK_N, GROUP_M)
-        else:
-            tl.store(partials + slot * (BLOCK_M * BLOCK_N) + (row * BLOCK_N)[:, None] + column[None, :], acc)
-            if COMBINE == "arrival":
-                tl.debug_barrier()  # all threads have stored before one of them says so
-                arrived = tl.atomic_add(counters + tile, 1, sem="acq_rel", scope="gpu")
-                if arrived == last - first:
-                    tl.store(counters + tile, 0)
-                    total = _added_parts(partials, first, last, row, column, BLOCK_M, BLOCK_N, BLOCK_M, BLOCK_N, PARTS)
-                    _store_tile(out, tile, total, M, N, BLOCK_M, BLOCK_N, GROUP_M)
+        tl.store(partials + slot * (BLOCK_M * BLOCK_N) + (row * BLOCK_N)[:, None] + column[None, :], acc)
+        if COMBINE == "arrival":
+            tl.debug_barrier()  # all threads have stored before one of them says so
+            arrived = tl.atomic_add(counters + tile, 1, sem="acq_rel", scope="gpu")
+            if arrived == last - first:
+                tl.store(counters + tile, 0)
+                total = _added_parts(partials, first, last, row, column, BLOCK_M, BLOCK_N, BLOCK_M, BLOCK_N, PARTS)
+                _store_tile(out, tile, total, M, N, BLOCK_M, BLOCK_N, GROUP_M)
 
 
 @triton.jit
@@ -179,9 +130,7 @@ def launch(
     interpreted, combines = out.is_cpu, state.is_split and state.combine == "second"
     dependent_launch = state.dependent_launch and combines and not interpreted
     partials = counters = out  # not looked at
-    if state.is_split and state.combine == "polled":
-        partials = state.empty_parts_on(out.device)
-    elif state.is_split:
+    if state.is_split:
         partials = torch.empty(state.parts_shape, dtype=torch.float32, device=out.device)
         counters = state.counters_on(out.device) if state.combine == "arrival" else out
     tile = {"BLOCK_M": state.block_m, "BLOCK_N": state.block_n, "GROUP_M": state.group_m, "PARTS": state.parts}

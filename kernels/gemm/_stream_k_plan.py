@@ -13,10 +13,12 @@ if TYPE_CHECKING:
     from ..device import Device
     from ._gemm import Gemm
 
+WHOLE = 1 << 30
+"""`min_steps` of tiles that are not split."""
+ADDED_VALUES = 32
+"""Partial values that a thread holds at once while it adds: one trip to the cache for all of them."""
 IDLE = 1.05
 """How much longer than an equal share one may be that begins and ends with a tile's parts."""
-POLLED_VALUES = 4
-"""Partial values that a thread reads at once: 16 bytes."""
 IN_KERNEL_BYTES = 128 << 10
 """Most bytes of partial sums of a tile that one program adds; for more a second kernel, on all SMs, is faster."""
 
@@ -39,10 +41,6 @@ class Tile:
     """Blocks of tokens that go through all features together, so that w is read from the cache."""
     slices: int = 1
     """Slices of a step that warps multiply each by itself, where a tile is too small for all of them."""
-    polls: bool = False
-    """Whether the last share of a tile awaits the others; NVIDIA only."""
-    added_values: int = 32
-    """Partial values that a thread holds at once while it adds: one trip to the cache for all of them."""
     unpack: str = "arithmetic"
     """How microscaled weights become numbers: `arithmetic` in registers, `paired` two at once (NVIDIA), or `scaled` by
     `tl.dot_scaled`."""
@@ -68,7 +66,7 @@ class StreamKPlan:
     """K steps of a share."""
     num_programs: int
     combine: str
-    """Who adds a tile's partial sums: `polled`, `arrival` or `second`; see `_stream_k`."""
+    """Who adds a tile's partial sums: `arrival` or `second`; see `_stream_k`."""
     parts: int
     """Partial tiles that are added at once."""
     combine_rows: int
@@ -79,8 +77,6 @@ class StreamKPlan:
     """Options of one backend only: `waves_per_eu` on AMD."""
     counters: dict[str, torch.Tensor] = field(default_factory=dict, compare=False)
     """[num_tiles] int32 by device: 0 between two calls. Calls of one plan must not run side by side."""
-    empty_parts: dict[str, torch.Tensor] = field(default_factory=dict, compare=False)
-    """`parts_shape` float32 by device, where they are polled: EMPTY between two calls. Likewise."""
 
     @property
     def is_split(self) -> bool:
@@ -91,15 +87,6 @@ class StreamKPlan:
     def parts_shape(self) -> tuple[int, int, int, int]:
         """Of the partial sums: two slots for each program."""
         return self.num_programs, 2, self.block_m, self.block_n
-
-    def empty_parts_on(self, device: torch.device) -> torch.Tensor:
-        """Slots for partial sums, made at the first call."""
-        import torch
-
-        if device.type not in self.empty_parts:
-            words = torch.full(self.parts_shape, -1, dtype=torch.int32, device=device)
-            self.empty_parts[device.type] = words.view(torch.float32)
-        return self.empty_parts[device.type]
 
     def counters_on(self, device: torch.device) -> torch.Tensor:
         """The arrival counters, made at the first call."""
@@ -118,16 +105,11 @@ def stream_k(problem: Gemm, tile: Tile, device: Device) -> StreamKPlan:
     slots = device.num_sms * tile.programs_per_sm
     per_program = _share(tiles, steps, slots, tile.min_steps)
     most_parts = math.ceil(steps / per_program) + (steps % per_program != 0)
-    tile_values = tile.block_m * tile.block_n
-    combine = "arrival" if most_parts * tile_values * 4 <= IN_KERNEL_BYTES else "second"
-    if tile.polls and device.kind != "hip":
-        combine = "polled"
+    combine = "arrival" if most_parts * tile.block_m * tile.block_n * 4 <= IN_KERNEL_BYTES else "second"
     threads = (4 if combine == "second" else tile.num_warps) * device.warp_size
     rows = max(1, min(tile.block_m, 512 // tile.block_n)) if combine == "second" else tile.block_m
-    held = tile.added_values * max(threads, 32) // (rows * tile.block_n)
+    held = ADDED_VALUES * max(threads, 32) // (rows * tile.block_n)
     parts = max(1, min(power_of_2_above(most_parts), power_of_2_below(held)))
-    if combine == "polled":  # a value that two threads hold would be seen by one and still be missed by the other
-        parts = max(parts, POLLED_VALUES * threads // tile_values)
     return StreamKPlan(
         out_dtype=problem.out_dtype,
         block_m=tile.block_m,

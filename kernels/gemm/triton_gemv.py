@@ -22,7 +22,8 @@ from .problem import Linear
 
 MAX_TOKENS = 4
 BY_TOKENS = {1: (2, 8, 2), 2: (1, 16, 2), 4: (2, 16, 1)}
-"""Rows loaded at once, warps, programs on an SM: what registers allow. Not timed."""
+"""Rows loaded at once, warps, programs on an SM: what registers allow. H200, tuning: one token x 8192 x 8192 takes 31.0
+us with two rows, 31.1 with one and three programs, 37.9 with four and one; two and four tokens are not timed."""
 MAX_BLOCK_K = 8192
 """Values of a row that a program loads at once."""
 
