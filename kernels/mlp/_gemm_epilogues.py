@@ -35,6 +35,15 @@ def weight_rows(
 
 
 @triton.jit
+def first_tile_row(tile_n, N: tl.constexpr, BLOCK_N: tl.constexpr, MODE: tl.constexpr):
+    """(first row of the first tile, rows from there to the second one's), where tiles are blocks of the weight's rows:
+    for "rope" BLOCK_N is half a head."""
+    if MODE == "swiglu":
+        return tile_n * BLOCK_N, N
+    return tile_n * 2 * BLOCK_N, BLOCK_N
+
+
+@triton.jit
 def store_tiles(
     first, second, row, tile_n, out, k_out, v_out, residual, q_norm_weight, k_norm_weight, cos_sin, positions,
     M, epsilon, N: tl.constexpr, NUM_HEADS: tl.constexpr, NUM_KV_HEADS: tl.constexpr, HALF: tl.constexpr,

@@ -11,6 +11,7 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 from ._gemm_plan import GemmPlan
 from ._skinny_gemm import skinny_gemm
 from ._tile_gemm import tile_gemm
+from ._vector_gemm import vector_gemm
 
 TENSORS = ("out", "k_out", "v_out", "residual", "q_norm_weight", "k_norm_weight", "cos_sin", "positions")
 """What an epilogue may read or write; None where it does not."""
@@ -50,16 +51,24 @@ def launch_gemm(
             NUM_PROGRAMS=plan.num_programs, DEPENDENT_LAUNCH=dependent and waits, **shared,
         )  # fmt: skip
         return
+    if plan.vector:
+        shared.pop("BLOCK_M")
+        vector_gemm[(plan.tiles_n,)](
+            x, tensors.get("norm_weight"), weight, *operands, product.epsilon, NORM_INPUT=plan.norm_input,
+            PREFETCH_LINES=plan.prefetch_lines, DEPENDENT_LAUNCH=dependent, WAITS=dependent and waits, **shared,
+        )  # fmt: skip
+        return
     partial = None
     if plan.splits > 1:
         partial = x.new_empty((plan.tiles_n, plan.splits, 2, plan.block_m, plan.block_n), dtype=torch.float32)
     num_next = 0 if next_counters is None else next_counters.numel()
+    tiles = _tile_operands(plan, x, weight) if plan.tma else (None, None)
     skinny_gemm[(plan.tiles_n, plan.splits)](
-        x, tensors.get("norm_weight"), weight, *operands, partial, counters, next_counters, num_next,
+        x, tensors.get("norm_weight"), weight, *tiles, *operands, partial, counters, next_counters, num_next,
         product.tokens, product.epsilon,
         NORM_INPUT=plan.norm_input, SPLITS=plan.splits, PREFETCH_LINES=plan.prefetch_lines,
-        BLOCK_C=triton.next_power_of_2(num_next) if num_next else 0, DEPENDENT_LAUNCH=dependent,
-        WAITS=dependent and waits, **shared,
+        BLOCK_C=triton.next_power_of_2(num_next) if num_next else 0, SWAP=plan.swap, TMA=plan.tma,
+        DEPENDENT_LAUNCH=dependent, WAITS=dependent and waits, **shared,
     )  # fmt: skip
 
 

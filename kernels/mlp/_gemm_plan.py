@@ -55,7 +55,7 @@ class Product:
 
 @dataclass(frozen=True)
 class GemmPlan:
-    """What `skinny_gemm` or `tile_gemm` is launched with."""
+    """What `vector_gemm`, `skinny_gemm` or `tile_gemm` is launched with."""
 
     product: Product
     skinny: bool
@@ -64,16 +64,20 @@ class GemmPlan:
     block_k: int
     num_stages: int
     num_warps: int
+    vector: bool = False
+    """Whether x is one row and `vector_gemm` is launched (then `skinny` as well)."""
     norm_input: bool = False
     """Whether x is normed on the way (skinny only)."""
     splits: int = 1
     """Parts of K (skinny only)."""
+    swap: bool = False
+    """Whether the weight's rows are the matrix instruction's rows, and tokens its columns (skinny only)."""
     prefetch_lines: int = 1
     """Of each weight row, 128 bytes each, ahead of a dependent launch's wait (skinny only)."""
     group_m: int = 16
     """Rows of tiles that are worked on together (tiles only)."""
     tma: bool = False
-    """Whether operands come by tensor descriptors (tiles only)."""
+    """Whether operands come by tensor descriptors."""
     flatten: bool = False
     """Whether a tile's first loads are issued behind the last products of the one before. Not for `rope`: Triton 3.6
     cannot flatten a loop whose epilogue has branches with results."""

@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
-from ._gemm_epilogues import store_tiles, weight_rows
+from ._gemm_epilogues import first_tile_row, store_tiles, weight_rows
 
 
 @triton.jit
@@ -53,12 +53,7 @@ def _products(
     first = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
     second = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
     if TMA:
-        if MODE == "swiglu":
-            first_row, distance = tile_n * BLOCK_N, N
-        elif MODE == "rope":  # a tile is a head: BLOCK_N = HALF
-            first_row, distance = tile_n * 2 * BLOCK_N, BLOCK_N
-        else:
-            first_row, distance = tile_n * 2 * BLOCK_N, BLOCK_N
+        first_row, distance = first_tile_row(tile_n, N, BLOCK_N, MODE)
         for k in tl.range(0, K, BLOCK_K, num_stages=STAGES):
             left = x.load([tile_m * BLOCK_M, k])
             first = tl.dot(left, weight.load([first_row, k]).T, acc=first)
