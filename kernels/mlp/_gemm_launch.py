@@ -51,24 +51,52 @@ def launch_gemm(
             NUM_PROGRAMS=plan.num_programs, DEPENDENT_LAUNCH=dependent and waits, **shared,
         )  # fmt: skip
         return
+    num_next = 0 if next_counters is None else next_counters.numel()
+    shared["BLOCK_C"] = triton.next_power_of_2(num_next) if num_next else 0
     if plan.vector:
         shared.pop("BLOCK_M")
         vector_gemm[(plan.tiles_n,)](
-            x, tensors.get("norm_weight"), weight, *operands, product.epsilon, NORM_INPUT=plan.norm_input,
-            PREFETCH_LINES=plan.prefetch_lines, DEPENDENT_LAUNCH=dependent, WAITS=dependent and waits, **shared,
+            x, tensors.get("norm_weight"), weight, *operands, next_counters, num_next, product.epsilon,
+            NORM_INPUT=plan.norm_input, PREFETCH_LINES=plan.prefetch_lines, DEPENDENT_LAUNCH=dependent,
+            WAITS=dependent and waits, **shared,
         )  # fmt: skip
         return
     partial = None
     if plan.splits > 1:
         partial = x.new_empty((plan.tiles_n, plan.splits, 2, plan.block_m, plan.block_n), dtype=torch.float32)
-    num_next = 0 if next_counters is None else next_counters.numel()
+    if plan.hopper:
+        _launch_hopper(plan, x, weight, tensors, partial, counters, next_counters, dependent and waits)
+        return
     tiles = _tile_operands(plan, x, weight) if plan.tma else (None, None)
     skinny_gemm[(plan.tiles_n, plan.splits)](
         x, tensors.get("norm_weight"), weight, *tiles, *operands, partial, counters, next_counters, num_next,
         product.tokens, product.epsilon,
         NORM_INPUT=plan.norm_input, SPLITS=plan.splits, PREFETCH_LINES=plan.prefetch_lines,
-        BLOCK_C=triton.next_power_of_2(num_next) if num_next else 0, SWAP=plan.swap, TMA=plan.tma,
-        DEPENDENT_LAUNCH=dependent, WAITS=dependent and waits, **shared,
+        SWAP=plan.swap, TMA=plan.tma, DEPENDENT_LAUNCH=dependent, WAITS=dependent and waits, **shared,
+    )  # fmt: skip
+
+
+def _launch_hopper(
+    plan: GemmPlan, x: torch.Tensor, weight: torch.Tensor, tensors: Tensors, partial: torch.Tensor | None,
+    counters: torch.Tensor | None, next_counters: torch.Tensor | None, waits: bool,
+) -> None:  # fmt: skip
+    """Gluon: imported where it is compiled, for no interpreter knows it."""
+    from triton.experimental.gluon.language import NVMMASharedLayout
+    from triton.experimental.gluon.nvidia.hopper import TensorDescriptor as GluonDescriptor
+
+    from ._hopper_skinny_gemm import hopper_skinny_gemm
+
+    product, num_next = plan.product, 0 if next_counters is None else next_counters.numel()
+    least_steps = triton.cdiv(product.k, plan.block_k) // plan.splits
+    layout = NVMMASharedLayout(swizzle_byte_width=128, element_bitwidth=16, rank=2)
+    hopper_skinny_gemm[(plan.tiles_n, plan.splits)](
+        GluonDescriptor.from_tensor(x, [plan.block_m, plan.block_k], layout),
+        GluonDescriptor.from_tensor(weight, [plan.block_n, plan.block_k], layout),
+        tensors["out"], tensors.get("residual"), partial, counters, next_counters, num_next, product.tokens,
+        N=product.n, K=product.k, MODE=product.mode, HAS_RESIDUAL=product.has_residual, SPLITS=plan.splits,
+        BLOCK_M=plan.block_m, BLOCK_N=plan.block_n, BLOCK_K=plan.block_k,
+        STAGES=min(plan.num_stages, least_steps), BLOCK_C=triton.next_power_of_2(num_next) if num_next else 0,
+        WAITS=waits, num_warps=plan.num_warps, launch_pdl=waits,
     )  # fmt: skip
 
 

@@ -16,6 +16,16 @@ SKINNY_STEP_BYTES = 16384
 """Of the weight, in one step of a program; with four steps in flight two programs fit an SM."""
 PREFETCHED_BYTES = 65536
 """Of a program's part of the weight, before the kernel ahead of it is through."""
+VECTOR_TOKENS = 0
+"""Up to here (0 or 1) `vector_gemm` multiplies. Not timed yet."""
+VECTOR_TILES = {"swiglu": (4, 1024, 4), "plain": (2, 4096, 4), "rope": (64, 64, 4)}
+"""Rows, columns of a step and warps of `vector_gemm`. A whole row of 3584 columns is one step. Not timed yet."""
+STREAM_TOKENS = 0
+"""Up to here (64 at most) `hopper_skinny_gemm` multiplies where the device has it. Not timed yet."""
+STREAM_TILES = {8: (64, 4, 4, 3), 16: (64, 4, 4, 3), 32: (64, 4, 4, 2), 64: (64, 4, 4, 2)}
+"""Columns, warps, stages and programs an SM of `hopper_skinny_gemm`, by its rows of tokens: the ring of a program is
+what is on its way to it, 64 KB, and the programs of an SM fill its shared memory. Not timed yet."""
+STREAM_BLOCK_K = 64
 MOST_SPLITS = 8
 LEAST_STEPS = 4
 """Of a part of K: fewer would not fill the pipeline."""
@@ -72,6 +82,8 @@ class GemmPlan:
     """Parts of K (skinny only)."""
     swap: bool = False
     """Whether the weight's rows are the matrix instruction's rows, and tokens its columns (skinny only)."""
+    hopper: bool = False
+    """Whether `hopper_skinny_gemm` is launched, which swaps and takes tiles by TMA (skinny only)."""
     prefetch_lines: int = 1
     """Of each weight row, 128 bytes each, ahead of a dependent launch's wait (skinny only)."""
     group_m: int = 16
@@ -101,9 +113,57 @@ class GemmPlan:
 
 def gemm_plan(product: Product, norm_input: bool, device: Device) -> GemmPlan:
     """`norm_input`: whether x is to be normed on the way where that pays."""
+    if product.tokens <= VECTOR_TOKENS and device.kind != "cpu":
+        return _vector_plan(product, norm_input, device)
+    if product.tokens <= STREAM_TOKENS and product.mode != "rope" and product.k % 8 == 0 and _is_hopper(device):
+        return _stream_plan(product, device)
     if product.tokens <= SKINNY_TOKENS:
         return _skinny_plan(product, norm_input, device)
     return _tile_plan(product, device)
+
+
+def _is_hopper(device: Device) -> bool:
+    return device.arch == "sm_90"
+
+
+def _vector_plan(product: Product, norm_input: bool, device: Device) -> GemmPlan:
+    """One token: rows of the weight for every program."""
+    block_n, block_k, num_warps = VECTOR_TILES[product.mode]
+    block_n = max(block_n, product.half_block) if product.mode == "rope" else block_n
+    return GemmPlan(
+        product=product,
+        skinny=True,
+        vector=True,
+        block_m=1,
+        block_n=block_n,
+        block_k=min(block_k, _next_power_of_2(product.k)),
+        num_stages=1,
+        num_warps=num_warps,
+        norm_input=norm_input,
+        prefetch_lines=min(_next_power_of_2(math.ceil(product.k / 64)), max(1, PREFETCHED_BYTES // (256 * block_n))),
+        dependent_launch=device.compute_capability >= 90,
+    )
+
+
+def _stream_plan(product: Product, device: Device) -> GemmPlan:
+    """As many programs as the shared memory of all SMs holds rings."""
+    block_m = max(8, _next_power_of_2(product.tokens))
+    block_n, num_warps, num_stages, programs = STREAM_TILES[block_m]
+    tiles = math.ceil(product.columns / block_n)
+    return GemmPlan(
+        product=product,
+        skinny=True,
+        hopper=True,
+        swap=True,
+        tma=True,
+        block_m=block_m,
+        block_n=block_n,
+        block_k=STREAM_BLOCK_K,
+        num_stages=num_stages,
+        num_warps=num_warps,
+        splits=max(1, min(programs * device.num_sms // tiles, math.ceil(product.k / STREAM_BLOCK_K) // LEAST_STEPS)),
+        dependent_launch=True,
+    )
 
 
 def _skinny_plan(product: Product, norm_input: bool, device: Device) -> GemmPlan:

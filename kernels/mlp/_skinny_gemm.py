@@ -34,8 +34,8 @@ def prefetch(weight, row, first_column, last_column, K: tl.constexpr, LINES: tl.
 
 @triton.jit
 def skinny_gemm(
-    x, norm_weight, weight, x_tiles, weight_tiles, out, k_out, v_out, residual, q_norm_weight, k_norm_weight, cos_sin, positions,
-    partial, counters, next_counters, num_next_counters, M, epsilon,
+    x, norm_weight, weight, x_tiles, weight_tiles, out, k_out, v_out, residual, q_norm_weight, k_norm_weight,
+    cos_sin, positions, partial, counters, next_counters, num_next_counters, M, epsilon,
     N: tl.constexpr, K: tl.constexpr, NUM_HEADS: tl.constexpr, NUM_KV_HEADS: tl.constexpr, HALF: tl.constexpr,
     HALF_BLOCK: tl.constexpr, MODE: tl.constexpr, HAS_RESIDUAL: tl.constexpr, HAS_NORM: tl.constexpr,
     NORM_INPUT: tl.constexpr, SPLITS: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,

@@ -18,13 +18,17 @@ from ._skinny_gemm import prefetch
 
 @triton.jit
 def vector_gemm(
-    x, norm_weight, weight, out, k_out, v_out, residual, q_norm_weight, k_norm_weight, cos_sin, positions, epsilon,
+    x, norm_weight, weight, out, k_out, v_out, residual, q_norm_weight, k_norm_weight, cos_sin, positions,
+    next_counters, num_next_counters, epsilon,
     N: tl.constexpr, K: tl.constexpr, NUM_HEADS: tl.constexpr, NUM_KV_HEADS: tl.constexpr, HALF: tl.constexpr,
     HALF_BLOCK: tl.constexpr, MODE: tl.constexpr, HAS_RESIDUAL: tl.constexpr, HAS_NORM: tl.constexpr,
     NORM_INPUT: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, STAGES: tl.constexpr,
-    PREFETCH_LINES: tl.constexpr, DEPENDENT_LAUNCH: tl.constexpr, WAITS: tl.constexpr,
+    PREFETCH_LINES: tl.constexpr, BLOCK_C: tl.constexpr, DEPENDENT_LAUNCH: tl.constexpr, WAITS: tl.constexpr,
 ):  # fmt: skip
-    """Program n: tiles n of x [1, K] times weight^T. The rest: see `_gemm_epilogues`."""
+    """Program n: tiles n of x [1, K] times weight^T. The rest: see `_gemm_epilogues`.
+
+    A program zeroes the BLOCK_C, at most, of a later kernel.
+    """
     tile_n = tl.program_id(0)
     first_row, second_row = weight_rows(tile_n, N, HALF, HALF_BLOCK, BLOCK_N, MODE)
     column = tl.arange(0, BLOCK_K)[None, :]
@@ -54,6 +58,10 @@ def vector_gemm(
             first += left * right_1
             second += left * right_2
             squares += more
+    if BLOCK_C > 0:  # noqa: SIM102 - decided when it is compiled
+        if tile_n == 0:
+            counter = tl.arange(0, BLOCK_C)
+            tl.store(next_counters + counter, tl.zeros([BLOCK_C], tl.int32), mask=counter < num_next_counters)
     first, second = tl.sum(first, 1)[None, :], tl.sum(second, 1)[None, :]
     if NORM_INPUT:
         inverse = tl.rsqrt(tl.sum(squares, 1) / K + epsilon)[:, None]
