@@ -28,8 +28,6 @@ class RowsPlan:
     block_tokens: int
     block_heads: int
     num_warps: int
-    streams: bool = False
-    """Whether rows pass by L2 as far as they can: they are too many to be found there again."""
 
 
 @dataclass(frozen=True)

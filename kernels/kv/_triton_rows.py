@@ -2,8 +2,7 @@
 
 Rows are HEAD_DIM apart. `source_row` and `target_row` are [BLOCK_T, BLOCK_H] int64, rows of a dense tensor or of a
 cache seen as [rows, HEAD_DIM]: caches exceed 2^31 elements. What is not in `read` or `write` is left alone. Columns are
-taken in blocks of a power of two, which a mask ends. STREAM: rows come from memory and go there, and are not to push
-anything else out of L2 on their way.
+taken in blocks of a power of two, which a mask ends.
 """
 
 from __future__ import annotations
@@ -25,24 +24,16 @@ def stored(x, inverse_scale, FP8_MAX: tl.constexpr, dtype: tl.constexpr):
 def move_columns(
     source, target, source_row, target_row, read, write, inverse_scale,
     HEAD_DIM: tl.constexpr, FIRST: tl.constexpr, COUNT: tl.constexpr, FP8_MAX: tl.constexpr,
-    STREAM: tl.constexpr,
 ):  # fmt: skip
     """Columns [FIRST, FIRST + COUNT) of every row, as they are."""
     BLOCK: tl.constexpr = triton.next_power_of_2(COUNT)
-    POLICY: tl.constexpr = "evict_first" if STREAM else ""
     column = tl.arange(0, BLOCK)[None, None, :]
     inside = column < COUNT
-    x = tl.load(
-        source + source_row[:, :, None] * HEAD_DIM + FIRST + column,
-        mask=read[:, :, None] & inside,
-        other=0.0,
-        eviction_policy=POLICY,
-    )
+    x = tl.load(source + source_row[:, :, None] * HEAD_DIM + FIRST + column, mask=read[:, :, None] & inside, other=0.0)
     tl.store(
         target + target_row[:, :, None] * HEAD_DIM + FIRST + column,
         stored(x, inverse_scale, FP8_MAX, target.dtype.element_ty),
         mask=write[:, :, None] & inside,
-        eviction_policy=POLICY,
     )
 
 
@@ -50,8 +41,7 @@ def move_columns(
 def turn_rows(
     source, target, source_row, target_row, read, write, cos_sin_cache, position, is_token, inverse_scale,
     HEAD_DIM: tl.constexpr, TARGET_DIM: tl.constexpr, TARGET_FIRST: tl.constexpr, ROTARY_DIM: tl.constexpr,
-    IS_NEOX: tl.constexpr, FP8_MAX: tl.constexpr, STREAM: tl.constexpr, BLOCK_T: tl.constexpr,
-    BLOCK_H: tl.constexpr,
+    IS_NEOX: tl.constexpr, FP8_MAX: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_H: tl.constexpr,
 ):  # fmt: skip
     """The first ROTARY_DIM columns of every row, turned by the angles of its token's position [BLOCK_T].
 
@@ -59,7 +49,6 @@ def turn_rows(
     """
     HALF: tl.constexpr = ROTARY_DIM // 2
     BLOCK: tl.constexpr = triton.next_power_of_2(HALF)
-    POLICY: tl.constexpr = "evict_first" if STREAM else ""
     dtype: tl.constexpr = target.dtype.element_ty
     pair = tl.arange(0, BLOCK)
     angle = cos_sin_cache + position[:, None] * ROTARY_DIM + pair[None, :]
@@ -69,21 +58,18 @@ def turn_rows(
     if IS_NEOX:
         column = pair[None, None, :]
         readable, writable = read[:, :, None] & (column < HALF), write[:, :, None] & (column < HALF)
-        x = tl.load(from_row + column, mask=readable, other=0.0, eviction_policy=POLICY).to(tl.float32)
-        y = tl.load(from_row + HALF + column, mask=readable, other=0.0, eviction_policy=POLICY).to(tl.float32)
+        x = tl.load(from_row + column, mask=readable, other=0.0).to(tl.float32)
+        y = tl.load(from_row + HALF + column, mask=readable, other=0.0).to(tl.float32)
         cos = tl.load(angle, mask=known, other=0.0).to(tl.float32)[:, None, :]
         sin = tl.load(angle + HALF, mask=known, other=0.0).to(tl.float32)[:, None, :]
-        x, y = x * cos - y * sin, y * cos + x * sin
-        x, y = stored(x, inverse_scale, FP8_MAX, dtype), stored(y, inverse_scale, FP8_MAX, dtype)
-        tl.store(to_row + column, x, mask=writable, eviction_policy=POLICY)
-        tl.store(to_row + HALF + column, y, mask=writable, eviction_policy=POLICY)
+        tl.store(to_row + column, stored(x * cos - y * sin, inverse_scale, FP8_MAX, dtype), mask=writable)
+        tl.store(to_row + HALF + column, stored(y * cos + x * sin, inverse_scale, FP8_MAX, dtype), mask=writable)
     else:
         column = tl.arange(0, 2 * BLOCK)[None, None, :]
         readable, writable = read[:, :, None] & (column < ROTARY_DIM), write[:, :, None] & (column < ROTARY_DIM)
-        both = tl.load(from_row + column, mask=readable, other=0.0, eviction_policy=POLICY).to(tl.float32)
+        both = tl.load(from_row + column, mask=readable, other=0.0).to(tl.float32)
         cos = tl.load(angle, mask=known, other=0.0).to(tl.float32)[:, None, :]
         sin = tl.load(angle + HALF, mask=known, other=0.0).to(tl.float32)[:, None, :]
         x, y = tl.split(tl.reshape(both, [BLOCK_T, BLOCK_H, BLOCK, 2]))
         turned = tl.reshape(tl.join(x * cos - y * sin, y * cos + x * sin), [BLOCK_T, BLOCK_H, 2 * BLOCK])
-        turned = stored(turned, inverse_scale, FP8_MAX, dtype)
-        tl.store(to_row + column, turned, mask=writable, eviction_policy=POLICY)
+        tl.store(to_row + column, stored(turned, inverse_scale, FP8_MAX, dtype), mask=writable)

@@ -34,7 +34,7 @@ class Plan:
 def _mla_append(
     q_rope, k_rope, latent, cos_sin_cache, positions, slot_mapping, q_out, kv_cache, num_tokens, inverse_scale,
     HEADS: tl.constexpr, LATENT: tl.constexpr, ROPE: tl.constexpr, IS_NEOX: tl.constexpr, FP8_MAX: tl.constexpr,
-    STREAM: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_H: tl.constexpr,
+    BLOCK_T: tl.constexpr, BLOCK_H: tl.constexpr,
 ):  # fmt: skip
     """Program p: block p % BLOCKS of tokens [p // BLOCKS * BLOCK_T, ..); block 0 is the cache, the others are heads."""
     BLOCKS: tl.constexpr = 1 + (HEADS + BLOCK_H - 1) // BLOCK_H
@@ -54,7 +54,7 @@ def _mla_append(
         )
         turn_rows(
             k_rope, kv_cache, token[:, None], slot[:, None], is_token[:, None], written[:, None], cos_sin_cache,
-            position, is_token, inverse_scale, ROPE, LATENT + ROPE, LATENT, ROPE, IS_NEOX, FP8_MAX, STREAM, BLOCK_T, 1,
+            position, is_token, inverse_scale, ROPE, LATENT + ROPE, LATENT, ROPE, IS_NEOX, FP8_MAX, BLOCK_T, 1,
         )  # fmt: skip
     else:
         head = (block - 1) * BLOCK_H + tl.arange(0, BLOCK_H)
@@ -62,7 +62,7 @@ def _mla_append(
         mask = is_token[:, None] & (head < HEADS)[None, :]
         turn_rows(
             q_rope, q_out, head_row, head_row, mask, mask, cos_sin_cache, position, is_token, 1.0,
-            ROPE, ROPE, 0, ROPE, IS_NEOX, 0, STREAM, BLOCK_T, BLOCK_H,
+            ROPE, ROPE, 0, ROPE, IS_NEOX, 0, BLOCK_T, BLOCK_H,
         )  # fmt: skip
 
 
@@ -83,7 +83,7 @@ def run(inputs: Inputs, state: Plan) -> Outputs:
         inputs["slot_mapping"], q_out, kv_cache, num_tokens, 1 / state.problem.kv_scale,
         HEADS=num_heads, LATENT=KV_LORA_RANK, ROPE=QK_ROPE_HEAD_DIM, IS_NEOX=state.problem.is_neox,
         FP8_MAX=torch.finfo(kv_cache.dtype).max if kv_cache.dtype.itemsize == 1 else 0.0,
-        STREAM=tile.streams, BLOCK_T=tile.block_tokens, BLOCK_H=tile.block_heads, num_warps=tile.num_warps,
+        BLOCK_T=tile.block_tokens, BLOCK_H=tile.block_heads, num_warps=tile.num_warps,
     )  # fmt: skip
     return {"q_out": q_out}
 

@@ -40,7 +40,7 @@ class Plan:
 def _head_rows(
     source, target, token, target_token, is_token, write_token, head, cos_sin_cache, positions, inverse_scale,
     HEADS: tl.constexpr, HEAD_DIM: tl.constexpr, ROTARY_DIM: tl.constexpr, IS_NEOX: tl.constexpr,
-    FP8_MAX: tl.constexpr, STREAM: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_H: tl.constexpr,
+    FP8_MAX: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_H: tl.constexpr,
 ):  # fmt: skip
     """One tile from `source` [tokens, HEADS, HEAD_DIM] to `target`, turned if ROTARY_DIM is not 0."""
     source_row = token[:, None] * HEADS + head[None, :]
@@ -51,12 +51,12 @@ def _head_rows(
         position = tl.load(positions + token, mask=is_token, other=0)
         turn_rows(
             source, target, source_row, target_row, read, write, cos_sin_cache, position, is_token, inverse_scale,
-            HEAD_DIM, HEAD_DIM, 0, ROTARY_DIM, IS_NEOX, FP8_MAX, STREAM, BLOCK_T, BLOCK_H,
+            HEAD_DIM, HEAD_DIM, 0, ROTARY_DIM, IS_NEOX, FP8_MAX, BLOCK_T, BLOCK_H,
         )  # fmt: skip
     if ROTARY_DIM < HEAD_DIM:
         move_columns(
             source, target, source_row, target_row, read, write, inverse_scale,
-            HEAD_DIM, ROTARY_DIM, HEAD_DIM - ROTARY_DIM, FP8_MAX, STREAM,
+            HEAD_DIM, ROTARY_DIM, HEAD_DIM - ROTARY_DIM, FP8_MAX,
         )  # fmt: skip
 
 
@@ -65,7 +65,7 @@ def _rope_append(
     q, k, v, cos_sin_cache, positions, slot_mapping, q_out, k_out, v_out, num_tokens, inverse_k_scale, inverse_v_scale,
     Q_HEADS: tl.constexpr, KV_HEADS: tl.constexpr, HEAD_DIM: tl.constexpr, ROTARY_DIM: tl.constexpr,
     IS_NEOX: tl.constexpr, IS_PAGED: tl.constexpr, HAS_V: tl.constexpr, FP8_MAX: tl.constexpr,
-    STREAM: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_H: tl.constexpr,
+    BLOCK_T: tl.constexpr, BLOCK_H: tl.constexpr,
 ):  # fmt: skip
     """Program p: head block p % BLOCKS of tokens [p // BLOCKS * BLOCK_T, ..). Q_HEADS is 0 where there are none."""
     KV_BLOCKS: tl.constexpr = (KV_HEADS + BLOCK_H - 1) // BLOCK_H
@@ -83,17 +83,17 @@ def _rope_append(
         if block < KV_BLOCKS:
             _head_rows(
                 k, k_out, token, target_token, is_token, written, block * BLOCK_H + heads, cos_sin_cache, positions,
-                inverse_k_scale, KV_HEADS, HEAD_DIM, ROTARY_DIM, IS_NEOX, FP8_MAX, STREAM, BLOCK_T, BLOCK_H,
+                inverse_k_scale, KV_HEADS, HEAD_DIM, ROTARY_DIM, IS_NEOX, FP8_MAX, BLOCK_T, BLOCK_H,
             )  # fmt: skip
         elif HAS_V:
             _head_rows(
                 v, v_out, token, target_token, is_token, written, (block - KV_BLOCKS) * BLOCK_H + heads, cos_sin_cache,
-                positions, inverse_v_scale, KV_HEADS, HEAD_DIM, 0, IS_NEOX, FP8_MAX, STREAM, BLOCK_T, BLOCK_H,
+                positions, inverse_v_scale, KV_HEADS, HEAD_DIM, 0, IS_NEOX, FP8_MAX, BLOCK_T, BLOCK_H,
             )  # fmt: skip
     elif Q_HEADS > 0:
         _head_rows(
             q, q_out, token, token, is_token, is_token, (block - KV_BLOCKS - V_BLOCKS) * BLOCK_H + heads,
-            cos_sin_cache, positions, 1.0, Q_HEADS, HEAD_DIM, ROTARY_DIM, IS_NEOX, 0, STREAM, BLOCK_T, BLOCK_H,
+            cos_sin_cache, positions, 1.0, Q_HEADS, HEAD_DIM, ROTARY_DIM, IS_NEOX, 0, BLOCK_T, BLOCK_H,
         )  # fmt: skip
 
 
@@ -121,7 +121,7 @@ def run(inputs: Inputs, state: Plan) -> Outputs:
         outputs.get("q_out", k), k_out, inputs.get("v_cache", k), len(k), *_inverse_scales(problem),
         Q_HEADS=q_heads, KV_HEADS=k.shape[1], HEAD_DIM=k.shape[2], **_rotation(problem), IS_PAGED=paged, HAS_V=paged,
         FP8_MAX=torch.finfo(k_out.dtype).max if k_out.dtype.itemsize == 1 else 0.0,
-        STREAM=tile.streams, BLOCK_T=tile.block_tokens, BLOCK_H=tile.block_heads, num_warps=tile.num_warps,
+        BLOCK_T=tile.block_tokens, BLOCK_H=tile.block_heads, num_warps=tile.num_warps,
     )  # fmt: skip
     return outputs
 
