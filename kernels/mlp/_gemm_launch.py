@@ -33,6 +33,10 @@ def launch_gemm(
     `next_counters` are to be zeroed for the one that follows.
     """
     product, on_gpu = plan.product, not x.is_cpu
+    dependent = plan.dependent_launch and on_gpu
+    if plan.kernel == "vector":
+        _launch_vector(plan, x, weight, tensors, dependent, waits)
+        return
     shared: dict[str, Any] = {
         "N": product.n, "K": product.k, "NUM_HEADS": product.num_heads, "NUM_KV_HEADS": product.num_kv_heads,
         "HALF": product.half, "HALF_BLOCK": product.half_block, "MODE": product.mode,
@@ -40,11 +44,10 @@ def launch_gemm(
         "BLOCK_M": plan.block_m, "BLOCK_N": plan.block_n, "BLOCK_K": plan.block_k, "STAGES": plan.num_stages,
         "num_warps": plan.num_warps, **(plan.backend_options if on_gpu else {}),
     }  # fmt: skip
-    dependent = plan.dependent_launch and on_gpu
     if dependent and waits:
         shared["launch_pdl"] = True
     operands = [tensors.get(name) for name in TENSORS]
-    if not plan.skinny:
+    if plan.kernel == "tile":
         tile_gemm[(plan.num_programs,)](
             *_tile_operands(plan, x, weight), *operands, product.tokens, product.epsilon,
             TILES_N=plan.tiles_n, GROUP_M=plan.group_m, FLATTEN=plan.flatten, TMA=plan.tma,
@@ -52,42 +55,44 @@ def launch_gemm(
         )  # fmt: skip
         return
     num_next = 0 if next_counters is None else next_counters.numel()
-    shared["BLOCK_C"] = triton.next_power_of_2(num_next) if num_next else 0
-    if plan.vector:
-        shared.pop("BLOCK_M")
-        vector_gemm[(plan.tiles_n,)](
-            x, tensors.get("norm_weight"), weight, *operands, next_counters, num_next, product.epsilon,
-            NORM_INPUT=plan.norm_input, PREFETCH_LINES=plan.prefetch_lines, DEPENDENT_LAUNCH=dependent,
-            WAITS=dependent and waits, **shared,
-        )  # fmt: skip
-        return
     partial = None
     if plan.splits > 1:
         partial = x.new_empty((plan.tiles_n, plan.splits, 2, plan.block_m, plan.block_n), dtype=torch.float32)
-    if plan.hopper:
-        _launch_hopper(plan, x, weight, tensors, partial, counters, next_counters, dependent and waits)
+    if plan.kernel == "ring" and on_gpu:  # no interpreter knows Gluon
+        _launch_ring(plan, x, weight, tensors, partial, counters, next_counters, dependent and waits)
         return
     tiles = _tile_operands(plan, x, weight) if plan.tma else (None, None)
     skinny_gemm[(plan.tiles_n, plan.splits)](
-        x, tensors.get("norm_weight"), weight, *tiles, *operands, partial, counters, next_counters, num_next,
-        product.tokens, product.epsilon,
-        NORM_INPUT=plan.norm_input, SPLITS=plan.splits, PREFETCH_LINES=plan.prefetch_lines,
-        SWAP=plan.swap, TMA=plan.tma, DEPENDENT_LAUNCH=dependent, WAITS=dependent and waits, **shared,
+        x, weight, *tiles, *operands, partial, counters, next_counters, num_next, product.tokens, product.epsilon,
+        SPLITS=plan.splits, TMA=plan.tma, BLOCK_C=triton.next_power_of_2(num_next) if num_next else 0,
+        DEPENDENT_LAUNCH=dependent, WAITS=dependent and waits, **shared,
     )  # fmt: skip
 
 
-def _launch_hopper(
+def _launch_vector(
+    plan: GemmPlan, x: torch.Tensor, weight: torch.Tensor, tensors: Tensors, dependent: bool, waits: bool
+) -> None:
+    """One token's product needs no workspace."""
+    product = plan.product
+    vector_gemm[(plan.tiles_n,)](
+        x, tensors.get("norm_weight"), weight, tensors["out"], tensors.get("residual"), product.epsilon,
+        N=product.n, K=product.k, MODE=product.mode, HAS_RESIDUAL=product.has_residual, NORM_INPUT=plan.norm_input,
+        BLOCK_N=plan.block_n, BLOCK_K=plan.block_k, DEPENDENT_LAUNCH=dependent, WAITS=dependent and waits,
+        num_warps=plan.num_warps, **({"launch_pdl": True} if dependent and waits else {}),
+    )  # fmt: skip
+
+
+def _launch_ring(
     plan: GemmPlan, x: torch.Tensor, weight: torch.Tensor, tensors: Tensors, partial: torch.Tensor | None,
     counters: torch.Tensor | None, next_counters: torch.Tensor | None, waits: bool,
 ) -> None:  # fmt: skip
-    """Gluon: imported where it is compiled, for no interpreter knows it."""
+    """Gluon: imported where it is compiled."""
     from triton.experimental.gluon.language import NVMMASharedLayout
     from triton.experimental.gluon.nvidia.hopper import TensorDescriptor as GluonDescriptor
 
     from ._hopper_skinny_gemm import hopper_skinny_gemm
 
     product, num_next = plan.product, 0 if next_counters is None else next_counters.numel()
-    least_steps = triton.cdiv(product.k, plan.block_k) // plan.splits
     layout = NVMMASharedLayout(swizzle_byte_width=128, element_bitwidth=16, rank=2)
     hopper_skinny_gemm[(plan.tiles_n, plan.splits)](
         GluonDescriptor.from_tensor(x, [plan.block_m, plan.block_k], layout),
@@ -95,7 +100,7 @@ def _launch_hopper(
         tensors["out"], tensors.get("residual"), partial, counters, next_counters, num_next, product.tokens,
         N=product.n, K=product.k, MODE=product.mode, HAS_RESIDUAL=product.has_residual, SPLITS=plan.splits,
         BLOCK_M=plan.block_m, BLOCK_N=plan.block_n, BLOCK_K=plan.block_k,
-        STAGES=min(plan.num_stages, least_steps), BLOCK_C=triton.next_power_of_2(num_next) if num_next else 0,
+        STAGES=plan.num_stages, BLOCK_C=triton.next_power_of_2(num_next) if num_next else 0,
         WAITS=waits, num_warps=plan.num_warps, launch_pdl=waits,
     )  # fmt: skip
 

@@ -1,31 +1,38 @@
-"""Launch decisions of this family's products: pure functions of a product's shape and a `Device`. None is timed yet."""
+"""Launch decisions of this family's products: pure functions of a product's shape and a `Device`.
+
+Figures are medians of the block of 8192 and 3584 on an H200, with cold L2; light is 37 us. Tiles of more than 64 tokens
+and products of mode `rope` are not timed yet.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from ..device import Device
 
 SKINNY_TOKENS = 64
 """Up to here all tokens are one tile, and the weight is read once."""
-FUSED_NORM_TOKENS = 16
-"""Up to here every program of a product norms all tokens itself: more would cost it more than a kernel for the norm."""
-SKINNY_STEP_BYTES = 16384
-"""Of the weight, in one step of a program; with four steps in flight two programs fit an SM."""
-PREFETCHED_BYTES = 65536
-"""Of a program's part of the weight, before the kernel ahead of it is through."""
-VECTOR_TOKENS = 0
-"""Up to here (0 or 1) `vector_gemm` multiplies. Not timed yet."""
-VECTOR_TILES = {"swiglu": (4, 1024, 4), "plain": (2, 4096, 4), "rope": (64, 64, 4)}
-"""Rows, columns of a step and warps of `vector_gemm`. A whole row of 3584 columns is one step. Not timed yet."""
-STREAM_TOKENS = 0
-"""Up to here (64 at most) `hopper_skinny_gemm` multiplies where the device has it. Not timed yet."""
-STREAM_TILES = {8: (64, 4, 4, 3), 16: (64, 4, 4, 3), 32: (64, 4, 4, 2), 64: (64, 4, 4, 2)}
-"""Columns, warps, stages and programs an SM of `hopper_skinny_gemm`, by its rows of tokens: the ring of a program is
-what is on its way to it, 64 KB, and the programs of an SM fill its shared memory. Not timed yet."""
-STREAM_BLOCK_K = 64
+RING_TOKENS = 16
+"""Up to here `hopper_skinny_gemm` multiplies where the device has it. 16 tokens: 49.3 us against `skinny_gemm`'s 52.2;
+64 tokens: 69.7 against 63.4."""
+RING_BLOCK_K = 64
+RING_STAGES = 6
+"""Beside a second program on the SM. 16 tokens: 49.3 us; 4 beside two programs 53.1, 3 beside three 56.5."""
+SKINNY_ROWS = 64
+"""Of each of a program's two tiles of the weight: wgmma's rows. 64 tokens: 63.4 us, with 128 rows 67.3."""
+SKINNY_STEPS = (128, 64)
+"""Columns of a step, the first that two programs of an SM can hold two of. 16 tokens: 52.2 us, with 64 columns 53.1;
+64 tokens: 63.4 and 65.1."""
+PROGRAMS_PER_SM = 2
+"""Of a product for few tokens: each reads all tokens and hands on its sums. 64 tokens, steps of 64 columns: 65.1 us,
+with three 77.2."""
+WHOLE_ROW = 4096
+"""Up to here a row is one step of `vector_gemm`. One token: 4 rows by steps of 1024 columns in
+the first product and 2 rows in one step in the second one take 43.9 us; 2 rows in the first and 4 in the second one, by
+8 warps, 45.0; three stages, and 8 rows by steps of 512 in the second one, 46.1; the ring 45.7."""
 MOST_SPLITS = 8
 LEAST_STEPS = 4
 """Of a part of K: fewer would not fill the pipeline."""
@@ -65,27 +72,20 @@ class Product:
 
 @dataclass(frozen=True)
 class GemmPlan:
-    """What `vector_gemm`, `skinny_gemm` or `tile_gemm` is launched with."""
+    """What a product is launched with."""
 
     product: Product
-    skinny: bool
+    kernel: Literal["vector", "ring", "skinny", "tile"]
+    """`vector_gemm`, `hopper_skinny_gemm`, `skinny_gemm` or `tile_gemm`."""
     block_m: int
     block_n: int
     block_k: int
     num_stages: int
     num_warps: int
-    vector: bool = False
-    """Whether x is one row and `vector_gemm` is launched (then `skinny` as well)."""
     norm_input: bool = False
-    """Whether x is normed on the way (skinny only)."""
+    """Whether x is normed on the way (vector only)."""
     splits: int = 1
-    """Parts of K (skinny only)."""
-    swap: bool = False
-    """Whether the weight's rows are the matrix instruction's rows, and tokens its columns (skinny only)."""
-    hopper: bool = False
-    """Whether `hopper_skinny_gemm` is launched, which swaps and takes tiles by TMA (skinny only)."""
-    prefetch_lines: int = 1
-    """Of each weight row, 128 bytes each, ahead of a dependent launch's wait (skinny only)."""
+    """Parts of K (ring and skinny only)."""
     group_m: int = 16
     """Rows of tiles that are worked on together (tiles only)."""
     tma: bool = False
@@ -113,94 +113,87 @@ class GemmPlan:
 
 def gemm_plan(product: Product, norm_input: bool, device: Device) -> GemmPlan:
     """`norm_input`: whether x is to be normed on the way where that pays."""
-    if product.tokens <= VECTOR_TOKENS and device.kind != "cpu":
+    if product.tokens > SKINNY_TOKENS:
+        return _tile_plan(product, device)
+    if product.mode == "rope":
+        return _skinny_plan(product, device)
+    if product.tokens == 1:
         return _vector_plan(product, norm_input, device)
-    if product.tokens <= STREAM_TOKENS and product.mode != "rope" and product.k % 8 == 0 and _is_hopper(device):
-        return _stream_plan(product, device)
-    if product.tokens <= SKINNY_TOKENS:
-        return _skinny_plan(product, norm_input, device)
-    return _tile_plan(product, device)
-
-
-def _is_hopper(device: Device) -> bool:
-    return device.arch == "sm_90"
+    if product.tokens <= RING_TOKENS and product.k % 8 == 0 and device.arch == "sm_90":
+        return _ring_plan(product, device)
+    return _skinny_plan(product, device)
 
 
 def _vector_plan(product: Product, norm_input: bool, device: Device) -> GemmPlan:
-    """One token: rows of the weight for every program."""
-    block_n, block_k, num_warps = VECTOR_TILES[product.mode]
-    block_n = max(block_n, product.half_block) if product.mode == "rope" else block_n
+    """Rows of the weight for every program."""
+    whole = product.k <= WHOLE_ROW
     return GemmPlan(
         product=product,
-        skinny=True,
-        vector=True,
+        kernel="vector",
         block_m=1,
-        block_n=block_n,
-        block_k=min(block_k, _next_power_of_2(product.k)),
+        block_n=2 if whole else 4,
+        block_k=_next_power_of_2(product.k) if whole else 1024,
         num_stages=1,
-        num_warps=num_warps,
+        num_warps=4,
         norm_input=norm_input,
-        prefetch_lines=min(_next_power_of_2(math.ceil(product.k / 64)), max(1, PREFETCHED_BYTES // (256 * block_n))),
         dependent_launch=device.compute_capability >= 90,
     )
 
 
-def _stream_plan(product: Product, device: Device) -> GemmPlan:
-    """As many programs as the shared memory of all SMs holds rings."""
-    block_m = max(8, _next_power_of_2(product.tokens))
-    block_n, num_warps, num_stages, programs = STREAM_TILES[block_m]
-    tiles = math.ceil(product.columns / block_n)
+def _ring_plan(product: Product, device: Device) -> GemmPlan:
+    """Rings as deep as a part of K is long."""
+    splits = _splits(product, SKINNY_ROWS, RING_BLOCK_K, device)
     return GemmPlan(
         product=product,
-        skinny=True,
-        hopper=True,
-        swap=True,
+        kernel="ring",
+        block_m=max(8, _next_power_of_2(product.tokens)),
+        block_n=SKINNY_ROWS,
+        block_k=RING_BLOCK_K,
+        num_stages=min(RING_STAGES, math.ceil(product.k / RING_BLOCK_K) // splits),
+        num_warps=4,
+        splits=splits,
         tma=True,
-        block_m=block_m,
-        block_n=block_n,
-        block_k=STREAM_BLOCK_K,
-        num_stages=num_stages,
-        num_warps=num_warps,
-        splits=max(1, min(programs * device.num_sms // tiles, math.ceil(product.k / STREAM_BLOCK_K) // LEAST_STEPS)),
         dependent_launch=True,
     )
 
 
-def _skinny_plan(product: Product, norm_input: bool, device: Device) -> GemmPlan:
-    """As many programs as are resident at once: two an SM. A wider tile of tokens gets more rows of the weight, or
-    reading the tokens again and again would cost more than the weight itself."""
+def _skinny_plan(product: Product, device: Device) -> GemmPlan:
+    """TMA wants rows of a multiple of 16 bytes, and for `rope` a tile that is half a head."""
     block_m = max(16, _next_power_of_2(product.tokens))
-    most_programs = 2 * device.num_sms
-    block_n = max(block_m, product.half_block) if product.mode == "rope" else block_m
-    while block_n < 64 and math.ceil(product.columns / block_n) > 1.5 * most_programs:
-        block_n *= 2
-    rows_bytes = 2 * 2 * block_n
-    block_k = min(max(64, min(256, SKINNY_STEP_BYTES // rows_bytes)), max(16, _next_power_of_2(product.k)))
-    tiles = math.ceil(product.columns / block_n)
-    norm_input = norm_input and product.tokens <= FUSED_NORM_TOKENS
-    splits = min(MOST_SPLITS, most_programs // tiles, math.ceil(product.k / block_k) // LEAST_STEPS)
+    block_n = max(SKINNY_ROWS, product.half_block) if product.mode == "rope" else SKINNY_ROWS
+    column_bytes = 2 * (block_m + 2 * block_n)
+    held = 2 * PROGRAMS_PER_SM * column_bytes
+    block_k = next((k for k in SKINNY_STEPS if k * held <= device.shared_memory_bytes), SKINNY_STEPS[-1])
+    block_k = min(block_k, max(16, _next_power_of_2(product.k)))
     return GemmPlan(
         product=product,
-        skinny=True,
+        kernel="skinny",
         block_m=block_m,
         block_n=block_n,
         block_k=block_k,
-        num_stages=_skinny_stages(2 * block_k * (block_m + 2 * block_n), block_m, device),
+        num_stages=_skinny_stages(block_k * column_bytes, device),
         num_warps=4 if block_m * block_n <= 4096 else 8,
-        norm_input=norm_input,
-        splits=1 if norm_input else max(1, splits),
-        prefetch_lines=min(_next_power_of_2(math.ceil(product.k / 64)), max(1, PREFETCHED_BYTES // (256 * block_n))),
+        splits=_splits(product, block_n, block_k, device),
+        tma=device.compute_capability >= 90
+        and product.k % 8 == 0
+        and (product.mode != "rope" or product.half == block_n),
         dependent_launch=device.compute_capability >= 90,
         backend_options=_backend_options(device),
     )
 
 
-def _skinny_stages(step_bytes: int, block_m: int, device: Device) -> int:
-    """Steps in flight, so that two programs fit an SM. One is in registers on AMD, and where few rows take mma.sync."""
+def _splits(product: Product, block_n: int, block_k: int, device: Device) -> int:
+    """Parts of K, so that programs are as many as are resident at once."""
+    programs, steps = PROGRAMS_PER_SM * device.num_sms, math.ceil(product.k / block_k)
+    return max(1, min(MOST_SPLITS, programs // math.ceil(product.columns / block_n), steps // LEAST_STEPS))
+
+
+def _skinny_stages(step_bytes: int, device: Device) -> int:
+    """Steps in flight, so that two programs fit an SM. One is in registers on AMD, and where mma.sync multiplies."""
     if device.kind == "hip":
         return 2 if device.shared_memory_bytes <= 64 * 1024 else 3
-    in_registers = device.compute_capability < 90 or block_m < 64
-    return max(2, min(5, device.shared_memory_bytes // (2 * step_bytes) + in_registers))
+    in_registers = device.compute_capability < 90
+    return max(2, min(5, device.shared_memory_bytes // (PROGRAMS_PER_SM * step_bytes) + in_registers))
 
 
 def _tile_plan(product: Product, device: Device) -> GemmPlan:
@@ -218,7 +211,7 @@ def _tile_plan(product: Product, device: Device) -> GemmPlan:
     tiles = math.ceil(product.tokens / block_m) * math.ceil(product.columns / block_n)
     return GemmPlan(
         product=product,
-        skinny=False,
+        kernel="tile",
         block_m=block_m,
         block_n=block_n,
         block_k=block_k,

@@ -1,9 +1,9 @@
 """The product for one token, in Triton: every row of the weight times a vector, without matrix instructions.
 
 A program takes BLOCK_N rows of both tiles and all of K, 16 bytes a thread of every row in a step; what a thread has
-multiplied it adds up by itself, and threads exchange their sums once, at the end. A norm is applied on the way, as
-`_skinny_gemm` does it. Where a row is a single step and x comes from the kernel just ahead, the program fetches its
-rows into registers before it waits; else it prefetches them to L2.
+multiplied it adds up by itself, and threads exchange their sums once, at the end. The first step is fetched into
+registers ahead of time where x comes from the kernel just ahead. A norm is applied here: rstd is a factor of the
+product, and is summed up on the way.
 """
 
 from __future__ import annotations
@@ -13,63 +13,43 @@ import triton.language as tl
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from ._gemm_epilogues import store_tiles, weight_rows
-from ._skinny_gemm import prefetch
 
 
 @triton.jit
 def vector_gemm(
-    x, norm_weight, weight, out, k_out, v_out, residual, q_norm_weight, k_norm_weight, cos_sin, positions,
-    next_counters, num_next_counters, epsilon,
-    N: tl.constexpr, K: tl.constexpr, NUM_HEADS: tl.constexpr, NUM_KV_HEADS: tl.constexpr, HALF: tl.constexpr,
-    HALF_BLOCK: tl.constexpr, MODE: tl.constexpr, HAS_RESIDUAL: tl.constexpr, HAS_NORM: tl.constexpr,
-    NORM_INPUT: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, STAGES: tl.constexpr,
-    PREFETCH_LINES: tl.constexpr, BLOCK_C: tl.constexpr, DEPENDENT_LAUNCH: tl.constexpr, WAITS: tl.constexpr,
+    x, norm_weight, weight, out, residual, epsilon,
+    N: tl.constexpr, K: tl.constexpr, MODE: tl.constexpr, HAS_RESIDUAL: tl.constexpr, NORM_INPUT: tl.constexpr,
+    BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, DEPENDENT_LAUNCH: tl.constexpr, WAITS: tl.constexpr,
 ):  # fmt: skip
-    """Program n: tiles n of x [1, K] times weight^T. The rest: see `_gemm_epilogues`.
-
-    A program zeroes the BLOCK_C, at most, of a later kernel.
-    """
+    """Program n: tiles n of x [1, K] times weight^T, for "swiglu" and "plain" of `_gemm_epilogues`."""
     tile_n = tl.program_id(0)
-    first_row, second_row = weight_rows(tile_n, N, HALF, HALF_BLOCK, BLOCK_N, MODE)
+    first_row, second_row = weight_rows(tile_n, N, 1, 1, BLOCK_N, MODE)
     column = tl.arange(0, BLOCK_K)[None, :]
     first_at = weight + first_row.to(tl.int64)[:, None] * K + column
     second_at = weight + second_row.to(tl.int64)[:, None] * K + column
     if DEPENDENT_LAUNCH:
         gdc_launch_dependents()
-    if K <= BLOCK_K:
-        right_1 = _columns(first_at, column, 0, K, BLOCK_K, "evict_first")
-        right_2 = _columns(second_at, column, 0, K, BLOCK_K, "evict_first")
-        if WAITS:
-            gdc_wait()
-        left, squares = _left(x, norm_weight, column, 0, K, NORM_INPUT, BLOCK_K)
-        first, second = left * right_1, left * right_2
-    else:
-        if WAITS:
-            prefetch(weight, first_row, 0, K - 1, K, PREFETCH_LINES)
-            prefetch(weight, second_row, 0, K - 1, K, PREFETCH_LINES)
-            gdc_wait()
-        first = tl.zeros([BLOCK_N, BLOCK_K], tl.float32)
-        second = tl.zeros([BLOCK_N, BLOCK_K], tl.float32)
-        squares = tl.zeros([1, BLOCK_K], tl.float32)
-        for k in tl.range(0, K, BLOCK_K, num_stages=STAGES):
-            right_1 = _columns(first_at, column, k, K, BLOCK_K, "evict_first")
-            right_2 = _columns(second_at, column, k, K, BLOCK_K, "evict_first")
-            left, more = _left(x, norm_weight, column, k, K, NORM_INPUT, BLOCK_K)
-            first += left * right_1
-            second += left * right_2
-            squares += more
-    if BLOCK_C > 0:  # noqa: SIM102 - decided when it is compiled
-        if tile_n == 0:
-            counter = tl.arange(0, BLOCK_C)
-            tl.store(next_counters + counter, tl.zeros([BLOCK_C], tl.int32), mask=counter < num_next_counters)
+    right_1 = _columns(first_at, column, 0, K, BLOCK_K, "evict_first")
+    right_2 = _columns(second_at, column, 0, K, BLOCK_K, "evict_first")
+    if WAITS:
+        gdc_wait()
+    left, squares = _left(x, norm_weight, column, 0, K, NORM_INPUT, BLOCK_K)
+    first, second = left * right_1, left * right_2
+    for k in tl.range(BLOCK_K, K, BLOCK_K, num_stages=1):
+        right_1 = _columns(first_at, column, k, K, BLOCK_K, "evict_first")
+        right_2 = _columns(second_at, column, k, K, BLOCK_K, "evict_first")
+        left, more = _left(x, norm_weight, column, k, K, NORM_INPUT, BLOCK_K)
+        first += left * right_1
+        second += left * right_2
+        squares += more
     first, second = tl.sum(first, 1)[None, :], tl.sum(second, 1)[None, :]
     if NORM_INPUT:
         inverse = tl.rsqrt(tl.sum(squares, 1) / K + epsilon)[:, None]
         first *= inverse
         second *= inverse
     store_tiles(
-        first, second, tl.arange(0, 1), tile_n, out, k_out, v_out, residual, q_norm_weight, k_norm_weight, cos_sin,
-        positions, 1, epsilon, N, NUM_HEADS, NUM_KV_HEADS, HALF, HALF_BLOCK, BLOCK_N, MODE, HAS_RESIDUAL, HAS_NORM,
+        first, second, tl.arange(0, 1), tile_n, out, None, None, residual, None, None, None, None,
+        1, epsilon, N, 0, 0, 1, 1, BLOCK_N, MODE, HAS_RESIDUAL, False,
     )  # fmt: skip
 
 

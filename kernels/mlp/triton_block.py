@@ -1,11 +1,12 @@
 """The gated MLP in Triton, in two or three launches; nothing wider than the MLP's intermediate goes to memory.
 
-    (1) h = rmsnorm(x), where tokens are many; up to 16 of them are normed by the second kernel itself
+    (1) h = rmsnorm(x); a single token is normed by the second kernel itself
     (2) a = silu(h . gate^T) * (h . up^T): both tiles are one program's, so the gate and up products stay in registers
     (3) out = x + a . down^T
 
-Up to 64 tokens the products stream the weights (`_skinny_gemm`), beyond that they are tiled (`_tile_gemm`). From sm_90
-each kernel is launched while the one ahead still runs, and prefetches its weights meanwhile.
+Up to 64 tokens the products stream the weights: `_vector_gemm` for one token, `_hopper_skinny_gemm` for up to 16 on
+Hopper, else `_skinny_gemm`. Beyond that they are tiled (`_tile_gemm`). From sm_90 each kernel is launched while the one
+ahead still runs, and those that stream fetch their first weights meanwhile.
 """
 
 from __future__ import annotations

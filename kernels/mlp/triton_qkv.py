@@ -1,7 +1,7 @@
-"""The fused QKV projection in Triton, in one or two launches: norm, then product with QK-norm and RoPE behind it.
+"""The fused QKV projection in Triton, in two launches: norm, then product with QK-norm and RoPE behind it.
 
 A program computes the first and the second halves of the same heads, so that the rotation combines values of one
-thread; q, k and v go straight to tensors of their own. Up to 16 tokens the product norms its input itself.
+thread; q, k and v go straight to tensors of their own.
 """
 
 from __future__ import annotations
@@ -25,8 +25,7 @@ class QKVPlan:
     """What both kernels are launched with."""
 
     problem: QKVProjection
-    norm: NormPlan | None
-    """None: the product norms its input."""
+    norm: NormPlan
     gemm: GemmPlan
 
 
@@ -44,21 +43,20 @@ def plan(problem: Problem, plan_inputs: Inputs, device: Device) -> QKVPlan:
         num_kv_heads=problem.num_kv_heads,
         half=problem.head_dim // 2,
     )
-    gemm = gemm_plan(product, True, device)
-    norm = None if gemm.norm_input else norm_plan(problem.tokens, problem.hidden_size, device)
-    return QKVPlan(problem, norm, gemm)
+    norm = norm_plan(problem.tokens, problem.hidden_size, device)
+    return QKVPlan(problem, norm, gemm_plan(product, False, device))
 
 
 def run(inputs: Inputs, state: QKVPlan) -> Outputs:
-    """One launch or two."""
+    """Two launches."""
     problem, x = state.problem, inputs["x"]
     outputs = {name: x.new_empty(spec.shape) for name, spec in problem.output_specs().items()}
     counters = x.new_empty(state.gemm.num_counters, dtype=torch.int32) if state.gemm.num_counters else None
-    tensors: Tensors = {name: inputs.get(name) for name in ("norm_weight", "q_norm_weight", "k_norm_weight")}
+    tensors: Tensors = {name: inputs.get(name) for name in ("q_norm_weight", "k_norm_weight")}
     tensors |= {"cos_sin": inputs["cos_sin"], "positions": inputs["positions"]}
     tensors |= {"out": outputs["q"], "k_out": outputs["k"], "v_out": outputs["v"]}
-    h = x if state.norm is None else launch_norm(state.norm, x, inputs["norm_weight"], problem.epsilon, counters)
-    launch_gemm(state.gemm, h, inputs["w_qkv"], tensors, waits=state.norm is not None, counters=counters)
+    h = launch_norm(state.norm, x, inputs["norm_weight"], problem.epsilon, counters)
+    launch_gemm(state.gemm, h, inputs["w_qkv"], tensors, waits=True, counters=counters)
     return outputs
 
 

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from kernels.device import Device
 from kernels.discover import load_problems
 from kernels.mlp import reference
-from kernels.mlp._gemm_plan import gemm_plan
 from kernels.mlp.problem import AddRMSNorm, MLPBlock, QKNormRopeAppend, QKVProjection, RMSNorm, SwiGLU
 from kernels.mlp.properties import PROPERTIES
 from kernels.problem import Inputs, Outputs, Problem, Tier, Tolerance
@@ -247,7 +246,7 @@ def test_plans_cover_every_product_of_the_sweep(device: Device) -> None:
     for plan in gemms:
         product = plan.product
         assert plan.tiles_n * plan.block_n >= product.columns
-        assert not plan.skinny or plan.block_m >= product.tokens
+        assert plan.kernel == "tile" or plan.block_m >= product.tokens
         assert product.mode != "rope" or plan.block_n % product.half_block == 0
         assert not (plan.norm_input and plan.splits > 1)
         stages = plan.num_stages if device.kind == "cuda" else plan.num_stages - 1
@@ -259,8 +258,11 @@ def test_plans_cover_every_product_of_the_sweep(device: Device) -> None:
 def test_few_tokens_keep_every_sm_streaming() -> None:
     from kernels.mlp.triton_block import plan
 
-    for tokens in (1, 16, 64):
+    kernels = {1: "vector", 2: "ring", 16: "ring", 17: "skinny", 64: "skinny", 65: "tile"}
+    for tokens, kernel in kernels.items():
         block = plan(MLPBlock(tokens, 8192, 3584), {}, H200)
         for gemm in (block.gate_up, block.down):
-            assert H200.num_sms < gemm.tiles_n * gemm.splits <= 2 * H200.num_sms
-    assert not gemm_plan(replace(block.down.product, tokens=65), False, H200).skinny
+            assert gemm.kernel == kernel
+            if 1 < tokens <= 64:
+                assert H200.num_sms < gemm.tiles_n * gemm.splits <= 2 * H200.num_sms
+    assert plan(MLPBlock(16, 8196, 3584), {}, H200).gate_up.kernel == "skinny"  # rows that TMA does not take
