@@ -1,7 +1,8 @@
 """PyTorch's FlexAttention on gathered pages, all sequences padded to the longest; its mask is a Python function.
 
-FlexAttention is compiled by Inductor from a Triton template, for short queries the one that splits KV. On the CPU it
-gives no LSE.
+FlexAttention is compiled by Inductor from a Triton template, for short queries the one that splits KV. That one takes
+all queries of a KV head as one block, which must divide the block mask's 128: where there are more (a large tree), the
+other template is asked for. On the CPU it gives no LSE.
 """
 
 from __future__ import annotations
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 
 LEAST_HEAD_DIM = 16
 MOST_MASK_ELEMENTS = 1 << 31
+MOST_SPLIT_ROWS = 128
+"""Queries, times the heads of a group, that the template for short queries takes: the block mask's default size.
+torch/_inductor/kernel/flex/flex_decoding.py passes over every configuration where there are more."""
 
 
 @dataclass(frozen=True)
@@ -49,12 +53,15 @@ def supports(problem: PagedDecode, device: Device) -> str | None:
 
 
 def attend(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, block_mask: Any, scale: float
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, block_mask: Any, scale: float, whole: bool
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """(out [batch, num_heads, seq_len_q, d], lse [batch, num_heads, seq_len_q])."""
+    """(out [batch, num_heads, seq_len_q, d], lse [batch, num_heads, seq_len_q]); `whole`: without splits of KV."""
     from torch.nn.attention.flex_attention import flex_attention
 
-    found = flex_attention(q, k, v, block_mask=block_mask, scale=scale, enable_gqa=True, return_lse=True)
+    options: Any = {"FORCE_USE_FLEX_ATTENTION": True} if whole else None
+    found = flex_attention(
+        q, k, v, block_mask=block_mask, scale=scale, enable_gqa=True, return_lse=True, kernel_options=options
+    )
     out, lse = found
     return out, lse
 
@@ -92,7 +99,9 @@ def run(inputs: Inputs, plan: Plan) -> Outputs:
         .transpose(1, 2)
         for name in ("k_cache", "v_cache")
     )
-    out, lse = plan.attend(q.transpose(1, 2), k, v, plan.block_mask, problem.softmax_scale * problem.k_scale)
+    whole = problem.seq_len_q * problem.group > MOST_SPLIT_ROWS
+    scale = problem.softmax_scale * problem.k_scale
+    out, lse = plan.attend(q.transpose(1, 2), k, v, plan.block_mask, scale, whole)
     out = (out * problem.v_scale if problem.is_fp8 else out).transpose(1, 2).contiguous()
     return {"out": out, "lse": lse.transpose(1, 2).contiguous()} if problem.with_lse else {"out": out}
 
