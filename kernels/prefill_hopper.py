@@ -1,10 +1,11 @@
-"""Attention prefill in Gluon for Hopper: two warpgroups take turns on the tensor cores while a third fetches.
+"""Prefill of attention and MLA in Gluon for Hopper: two warpgroups take turns on the tensor cores, a third fetches.
 
-A persistent program walks over items: 128 queries of one head. Its producer, one warp, copies Q, K and V tiles by TMA
-into rings of shared memory. Its two consumers, a warpgroup each, own 64 of the queries. A consumer starts the scores of
-a tile and, behind them, P.V of the tile before; it works on the softmax of these scores while P.V runs. It starts them
-in turns with the other consumer, so that one's softmax falls together with the other's products (FlashAttention-3,
-arXiv 2407.08608). Tiles go from the last to the first: those behind a mask come first, those of a window's edge last.
+A persistent program walks over its items, 128 queries of one head each: see `prefill_items`. Its producer, one warp,
+copies Q, K and V tiles by TMA into rings of shared memory. Its two consumers, a warpgroup each, own 64 of the queries.
+A consumer starts the scores of a tile and, behind them, P.V of the tile before; it works on the softmax of these scores
+while P.V runs. It starts them in turns with the other consumer, so that one's softmax falls together with the other's
+products (FlashAttention-3, arXiv 2407.08608). Tiles go from the last to the first: those behind a mask come first,
+those of a window's edge last. Q and K may have ROPE columns more than V, MLA's: buffers and a product of their own.
 
 Each buffer has two barriers: `full`, which TMA completes, and `empty`, at which both consumers arrive. A barrier's
 phase follows from a count of the tiles (for Q of the items) that a partition has had; the counts of all partitions
@@ -24,31 +25,24 @@ barrier = getattr(gl, "barrier", None) or gl.thread_barrier
 LN_2 = gl.constexpr(0.6931471805599453)
 ROWS = gl.constexpr(64)
 """Queries of one consumer."""
-ITEM_FIELDS = gl.constexpr(8)
-"""Columns of `items`; see `prefill_gluon_hopper.HopperPlan`."""
+ITEM_FIELDS = gl.constexpr(9)
+"""Columns of `items`; see `prefill_items.Item`."""
 
 
 @gluon.jit
-def _find_item(items, num_items, turn, NUM_HEADS: gl.constexpr):
-    """Of this program's turn: head, and its item's row of q, queries, row of k, keys, position and tiles.
-
-    Items are in order of falling work. Every other turn takes them backwards, so that no program has the larger ones.
-    """
-    programs = gl.num_programs(0)
-    place = gl.program_id(0)
-    place = gl.where(turn % 2 == 0, place, programs - 1 - place)
-    number = turn * programs + place
-    row = items + (number // NUM_HEADS) * ITEM_FIELDS
-    is_item = number < num_items
-    first_q = gl.load(row, mask=is_item, other=0)
-    num_queries = gl.load(row + 1, mask=is_item, other=0)
-    first_kv = gl.load(row + 2, mask=is_item, other=0)
-    num_keys = gl.load(row + 3, mask=is_item, other=0)
-    position = gl.load(row + 4, mask=is_item, other=0)
-    right = gl.load(row + 5, mask=is_item, other=0)
-    whole = gl.load(row + 6, mask=is_item, other=0)
-    left = gl.load(row + 7, mask=is_item, other=0)
-    return number % NUM_HEADS, first_q, num_queries, first_kv, num_keys, position, right, whole, left
+def _find_item(items, turn):
+    """Of this program's turn: row of q, queries, row of k, keys, position, tiles, head. Zeros where there is none."""
+    row = items + (turn * gl.num_programs(0) + gl.program_id(0)) * ITEM_FIELDS
+    first_q = gl.load(row)
+    num_queries = gl.load(row + 1)
+    first_kv = gl.load(row + 2)
+    num_keys = gl.load(row + 3)
+    position = gl.load(row + 4)
+    right = gl.load(row + 5)
+    whole = gl.load(row + 6)
+    left = gl.load(row + 7)
+    head = gl.load(row + 8)
+    return first_q, num_queries, first_kv, num_keys, position, right, whole, left, head
 
 
 @gluon.jit
@@ -62,37 +56,53 @@ def _last_key(num_keys, position, BLOCK_N: gl.constexpr, CAUSAL: gl.constexpr):
 
 @gluon.jit
 def _produce(
-    q, k, v, items, num_items, q_tile, k_ring, v_ring, q_full, q_empty, k_full, k_empty, v_full, v_empty,
-    NUM_HEADS: gl.constexpr, NUM_KV_HEADS: gl.constexpr,
-    BLOCK_N: gl.constexpr, HEAD_DIM: gl.constexpr, STAGES: gl.constexpr, CAUSAL: gl.constexpr,
+    q, k, v, q_rope, k_rope, items, num_turns, q_tile, k_ring, v_ring, q_rope_tile, k_rope_ring,
+    q_full, q_empty, k_full, k_empty, v_full, v_empty, NUM_HEADS: gl.constexpr, NUM_KV_HEADS: gl.constexpr,
+    BLOCK_N: gl.constexpr, HEAD_DIM: gl.constexpr, ROPE: gl.constexpr, STAGES: gl.constexpr, CAUSAL: gl.constexpr,
 ):  # fmt: skip
     """The producer: one warp."""
-    had_items = 0
-    had_tiles = 0
-    for turn in range(gl.cdiv(num_items, gl.num_programs(0))):
-        head, first_q, _num_queries, first_kv, num_keys, position, right, whole, left = _find_item(
-            items, num_items, turn, NUM_HEADS
-        )
+    QK_DIM: gl.constexpr = HEAD_DIM + ROPE
+    had_items, had_tiles = 0, 0
+    for turn in range(num_turns):
+        first_q, _num_queries, first_kv, num_keys, position, right, whole, left, head = _find_item(items, turn)
         num_tiles = right + whole + left
         if num_tiles > 0:
             mbarrier.wait(q_empty, (had_items & 1) ^ 1)
-            mbarrier.expect(q_full, 2 * ROWS * HEAD_DIM * 2)
-            tma_load(q, [first_q, head * HEAD_DIM], q_full, q_tile.index(0))
-            tma_load(q, [first_q + ROWS, head * HEAD_DIM], q_full, q_tile.index(1))
+            mbarrier.expect(q_full, 2 * ROWS * QK_DIM * 2)
+            tma_load(q, [first_q, head * QK_DIM], q_full, q_tile.index(0))
+            tma_load(q, [first_q + ROWS, head * QK_DIM], q_full, q_tile.index(1))
+            if ROPE > 0:
+                tma_load(q_rope, [first_q, head * QK_DIM + HEAD_DIM], q_full, q_rope_tile.index(0))
+                tma_load(q_rope, [first_q + ROWS, head * QK_DIM + HEAD_DIM], q_full, q_rope_tile.index(1))
             had_items += 1
             row = first_kv + _last_key(num_keys, position, BLOCK_N, CAUSAL)
-            column = (head // (NUM_HEADS // NUM_KV_HEADS)) * HEAD_DIM
+            kv_head = head // (NUM_HEADS // NUM_KV_HEADS)
             for _tile in range(num_tiles):
                 stage = had_tiles % STAGES
                 phase = (had_tiles // STAGES) & 1
                 mbarrier.wait(k_empty.index(stage), phase ^ 1)
-                mbarrier.expect(k_full.index(stage), BLOCK_N * HEAD_DIM * 2)
-                tma_load(k, [row, column], k_full.index(stage), k_ring.index(stage))
+                mbarrier.expect(k_full.index(stage), BLOCK_N * QK_DIM * 2)
+                tma_load(k, [row, kv_head * QK_DIM], k_full.index(stage), k_ring.index(stage))
+                if ROPE > 0:
+                    tma_load(k_rope, [row, kv_head * QK_DIM + HEAD_DIM], k_full.index(stage), k_rope_ring.index(stage))
                 mbarrier.wait(v_empty.index(stage), phase ^ 1)
                 mbarrier.expect(v_full.index(stage), BLOCK_N * HEAD_DIM * 2)
-                tma_load(v, [row, column], v_full.index(stage), v_ring.index(stage))
+                tma_load(v, [row, kv_head * HEAD_DIM], v_full.index(stage), v_ring.index(stage))
                 row -= BLOCK_N
                 had_tiles += 1
+
+
+@gluon.jit
+def _start_scores(
+    q_tile, q_rope_tile, k_ring, k_rope_ring, stage,
+    BLOCK_N: gl.constexpr, ROPE: gl.constexpr, SCORES: gl.constexpr,
+):  # fmt: skip
+    """Start Q.K of a tile: one group of asynchronous products, or two."""
+    zeros = gl.full([ROWS, BLOCK_N], 0.0, gl.float32, SCORES)
+    pending = warpgroup_mma(q_tile, k_ring.index(stage).permute((1, 0)), zeros, use_acc=False, is_async=True)
+    if ROPE > 0:
+        pending = warpgroup_mma(q_rope_tile, k_rope_ring.index(stage).permute((1, 0)), pending, is_async=True)
+    return pending
 
 
 @gluon.jit
@@ -122,8 +132,9 @@ def _softmax(
 @gluon.jit
 def _steps(
     count, acc, p, maximum, total, had_tiles, key, position, num_keys, scale_log2, q_tile, k_ring, v_ring,
-    k_full, k_empty, v_full, v_empty, turns, WHO: gl.constexpr, STAGES: gl.constexpr, BLOCK_N: gl.constexpr,
-    CAUSAL: gl.constexpr, WINDOW: gl.constexpr, MASKED: gl.constexpr, SCORES: gl.constexpr, PINGPONG: gl.constexpr,
+    q_rope_tile, k_rope_ring, k_full, k_empty, v_full, v_empty, turns, WHO: gl.constexpr, STAGES: gl.constexpr,
+    BLOCK_N: gl.constexpr, ROPE: gl.constexpr, CAUSAL: gl.constexpr, WINDOW: gl.constexpr, MASKED: gl.constexpr,
+    SCORES: gl.constexpr, PINGPONG: gl.constexpr,
 ):  # fmt: skip
     """`count` tiles: the scores of each beside P.V of the one before it."""
     for _tile in range(count):
@@ -132,8 +143,7 @@ def _steps(
         mbarrier.wait(k_full.index(stage), phase)
         if PINGPONG:
             mbarrier.wait(turns.index(WHO), (had_tiles & 1) ^ (1 - WHO))
-        zeros = gl.full([ROWS, BLOCK_N], 0.0, gl.float32, SCORES)
-        pending = warpgroup_mma(q_tile, k_ring.index(stage).permute((1, 0)), zeros, use_acc=False, is_async=True)
+        pending = _start_scores(q_tile, q_rope_tile, k_ring, k_rope_ring, stage, BLOCK_N, ROPE, SCORES)
         product = warpgroup_mma(p, v_ring.index(before), acc, is_async=True)
         if PINGPONG:
             mbarrier.arrive(turns.index(1 - WHO), count=1)
@@ -159,8 +169,9 @@ def _steps(
 @gluon.jit
 def _attend(
     acc, maximum, total, had_tiles, right, whole, left, key, position, num_keys, scale_log2, q_tile, k_ring, v_ring,
-    q_empty, k_full, k_empty, v_full, v_empty, turns, dtype: gl.constexpr, WHO: gl.constexpr, STAGES: gl.constexpr,
-    BLOCK_N: gl.constexpr, CAUSAL: gl.constexpr, WINDOW: gl.constexpr, SCORES: gl.constexpr, PINGPONG: gl.constexpr,
+    q_rope_tile, k_rope_ring, q_empty, k_full, k_empty, v_full, v_empty, turns, dtype: gl.constexpr,
+    WHO: gl.constexpr, STAGES: gl.constexpr, BLOCK_N: gl.constexpr, ROPE: gl.constexpr, CAUSAL: gl.constexpr,
+    WINDOW: gl.constexpr, SCORES: gl.constexpr, PINGPONG: gl.constexpr,
 ):  # fmt: skip
     """All tiles of an item whose Q has come: unscaled output, maximum, sum, and how many tiles there have been."""
     LEFT: gl.constexpr = gl.DotOperandLayout(0, acc.type.layout, 2)
@@ -168,8 +179,7 @@ def _attend(
     mbarrier.wait(k_full.index(stage), phase)
     if PINGPONG:
         mbarrier.wait(turns.index(WHO), (had_tiles & 1) ^ (1 - WHO))
-    zeros = gl.full([ROWS, BLOCK_N], 0.0, gl.float32, SCORES)
-    pending = warpgroup_mma(q_tile, k_ring.index(stage).permute((1, 0)), zeros, use_acc=False, is_async=True)
+    pending = _start_scores(q_tile, q_rope_tile, k_ring, k_rope_ring, stage, BLOCK_N, ROPE, SCORES)
     if PINGPONG:
         mbarrier.arrive(turns.index(1 - WHO), count=1)
     scores = warpgroup_mma_wait(0, deps=[pending])
@@ -184,16 +194,19 @@ def _attend(
     key -= BLOCK_N
     acc, p, maximum, total, had_tiles, key = _steps(
         right - 1, acc, p, maximum, total, had_tiles, key, position, num_keys, scale_log2, q_tile, k_ring, v_ring,
-        k_full, k_empty, v_full, v_empty, turns, WHO, STAGES, BLOCK_N, CAUSAL, WINDOW, True, SCORES, PINGPONG,
+        q_rope_tile, k_rope_ring, k_full, k_empty, v_full, v_empty, turns, WHO, STAGES, BLOCK_N, ROPE, CAUSAL, WINDOW,
+        True, SCORES, PINGPONG,
     )  # fmt: skip
     acc, p, maximum, total, had_tiles, key = _steps(
         whole, acc, p, maximum, total, had_tiles, key, position, num_keys, scale_log2, q_tile, k_ring, v_ring,
-        k_full, k_empty, v_full, v_empty, turns, WHO, STAGES, BLOCK_N, CAUSAL, WINDOW, False, SCORES, PINGPONG,
+        q_rope_tile, k_rope_ring, k_full, k_empty, v_full, v_empty, turns, WHO, STAGES, BLOCK_N, ROPE, CAUSAL, WINDOW,
+        False, SCORES, PINGPONG,
     )  # fmt: skip
     if WINDOW > 0:
         acc, p, maximum, total, had_tiles, key = _steps(
             left, acc, p, maximum, total, had_tiles, key, position, num_keys, scale_log2, q_tile, k_ring, v_ring,
-            k_full, k_empty, v_full, v_empty, turns, WHO, STAGES, BLOCK_N, CAUSAL, WINDOW, True, SCORES, PINGPONG,
+            q_rope_tile, k_rope_ring, k_full, k_empty, v_full, v_empty, turns, WHO, STAGES, BLOCK_N, ROPE, CAUSAL,
+            WINDOW, True, SCORES, PINGPONG,
         )  # fmt: skip
     barrier()
     mbarrier.arrive(q_empty, count=1)
@@ -206,20 +219,17 @@ def _attend(
 
 @gluon.jit
 def _consume(
-    items, num_items, out, lse, scale_log2, q_tile, k_ring, v_ring, q_full, q_empty, k_full, k_empty, v_full, v_empty,
-    turns, WHO: gl.constexpr, NUM_HEADS: gl.constexpr, BLOCK_N: gl.constexpr, HEAD_DIM: gl.constexpr,
-    STAGES: gl.constexpr, CAUSAL: gl.constexpr, WINDOW: gl.constexpr, RETURN_LSE: gl.constexpr,
-    PINGPONG: gl.constexpr,
+    items, num_turns, out, lse, scale_log2, q_tile, k_ring, v_ring, q_rope_tile, k_rope_ring,
+    q_full, q_empty, k_full, k_empty, v_full, v_empty, turns, WHO: gl.constexpr, NUM_HEADS: gl.constexpr,
+    BLOCK_N: gl.constexpr, HEAD_DIM: gl.constexpr, ROPE: gl.constexpr, STAGES: gl.constexpr, CAUSAL: gl.constexpr,
+    WINDOW: gl.constexpr, RETURN_LSE: gl.constexpr, PINGPONG: gl.constexpr,
 ):  # fmt: skip
     """Consumer WHO, 0 or 1: a warpgroup with queries [WHO * 64, WHO * 64 + 64) of every item."""
     SCORES: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, BLOCK_N, 16])
     ACC: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, HEAD_DIM, 16])
-    had_items = 0
-    had_tiles = 0
-    for turn in range(gl.cdiv(num_items, gl.num_programs(0))):
-        head, first_q, num_queries, _first_kv, num_keys, first_position, right, whole, left = _find_item(
-            items, num_items, turn, NUM_HEADS
-        )
+    had_items, had_tiles = 0, 0
+    for turn in range(num_turns):
+        first_q, num_queries, _first_kv, num_keys, first_position, right, whole, left, head = _find_item(items, turn)
         query = WHO * ROWS + gl.arange(0, ROWS, layout=gl.SliceLayout(1, SCORES))
         position = gl.minimum(first_position + query, num_keys - 1)  # past the last query: any
         acc = gl.zeros([ROWS, HEAD_DIM], gl.float32, ACC)
@@ -231,8 +241,9 @@ def _consume(
             acc, maximum, total, had_tiles = _attend(
                 acc, maximum, total, had_tiles, right, whole, left,
                 _last_key(num_keys, first_position, BLOCK_N, CAUSAL), position, num_keys, scale_log2,
-                q_tile.index(WHO), k_ring, v_ring, q_empty, k_full, k_empty, v_full, v_empty, turns,
-                out.dtype.element_ty, WHO, STAGES, BLOCK_N, CAUSAL, WINDOW, SCORES, PINGPONG,
+                q_tile.index(WHO), k_ring, v_ring, q_rope_tile.index(WHO), k_rope_ring,
+                q_empty, k_full, k_empty, v_full, v_empty, turns,
+                out.dtype.element_ty, WHO, STAGES, BLOCK_N, ROPE, CAUSAL, WINDOW, SCORES, PINGPONG,
             )  # fmt: skip
         _store(acc, maximum, total, out, lse, first_q, head, num_queries, WHO, NUM_HEADS, HEAD_DIM, RETURN_LSE)
 
@@ -259,45 +270,49 @@ def _store(
 
 
 @gluon.jit
+def _barriers(COUNT: gl.constexpr, ARRIVALS: gl.constexpr):
+    """COUNT barriers, whose phases take ARRIVALS to complete."""
+    barriers = gl.allocate_shared_memory(gl.int64, [COUNT, 1], mbarrier.MBarrierLayout())
+    for i in gl.static_range(COUNT):
+        mbarrier.init(barriers.index(i), count=ARRIVALS)
+    return barriers
+
+
+@gluon.jit
 def prefill_hopper(
-    q, k, v, items, num_items, out, lse, scale_log2,
+    q, k, v, q_rope, k_rope, items, num_turns, out, lse, scale_log2,
     NUM_HEADS: gl.constexpr, NUM_KV_HEADS: gl.constexpr, BLOCK_N: gl.constexpr, HEAD_DIM: gl.constexpr,
-    STAGES: gl.constexpr, CAUSAL: gl.constexpr, WINDOW: gl.constexpr, RETURN_LSE: gl.constexpr,
+    ROPE: gl.constexpr, STAGES: gl.constexpr, CAUSAL: gl.constexpr, WINDOW: gl.constexpr, RETURN_LSE: gl.constexpr,
     PINGPONG: gl.constexpr,
 ):  # fmt: skip
-    """Program i: items i, 2 * programs - 1 - i, 2 * programs + i ... of the list, times the heads."""
+    """Program i: `items` [num_turns, programs, ITEM_FIELDS] at i. Without ROPE `q_rope` and `k_rope` are not used."""
     q_tile = gl.allocate_shared_memory(q.dtype, [2, ROWS, HEAD_DIM], q.layout)
     k_ring = gl.allocate_shared_memory(k.dtype, [STAGES, BLOCK_N, HEAD_DIM], k.layout)
     v_ring = gl.allocate_shared_memory(v.dtype, [STAGES, BLOCK_N, HEAD_DIM], v.layout)
-    q_full = gl.allocate_shared_memory(gl.int64, [1], mbarrier.MBarrierLayout())
-    q_empty = gl.allocate_shared_memory(gl.int64, [1], mbarrier.MBarrierLayout())
-    k_full = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
-    k_empty = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
-    v_full = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
-    v_empty = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
-    turns = gl.allocate_shared_memory(gl.int64, [2, 1], mbarrier.MBarrierLayout())
-    mbarrier.init(q_full, count=1)
-    mbarrier.init(q_empty, count=2)
-    for i in gl.static_range(STAGES):
-        mbarrier.init(k_full.index(i), count=1)
-        mbarrier.init(v_full.index(i), count=1)
-        mbarrier.init(k_empty.index(i), count=2)
-        mbarrier.init(v_empty.index(i), count=2)
-    for i in gl.static_range(2):
-        mbarrier.init(turns.index(i), count=1)
+    q_rope_tile, k_rope_ring = q_tile, k_ring
+    if ROPE > 0:
+        q_rope_tile = gl.allocate_shared_memory(q.dtype, [2, ROWS, ROPE], q_rope.layout)
+        k_rope_ring = gl.allocate_shared_memory(k.dtype, [STAGES, BLOCK_N, ROPE], k_rope.layout)
+    q_full, q_empty = _barriers(1, 1).index(0), _barriers(1, 2).index(0)
+    k_full, k_empty = _barriers(STAGES, 1), _barriers(STAGES, 2)
+    v_full, v_empty = _barriers(STAGES, 1), _barriers(STAGES, 2)
+    turns = _barriers(2, 1)
     gl.warp_specialize(
         [
             (_consume, (
-                items, num_items, out, lse, scale_log2, q_tile, k_ring, v_ring, q_full, q_empty, k_full, k_empty,
-                v_full, v_empty, turns, 0, NUM_HEADS, BLOCK_N, HEAD_DIM, STAGES, CAUSAL, WINDOW, RETURN_LSE, PINGPONG,
+                items, num_turns, out, lse, scale_log2, q_tile, k_ring, v_ring, q_rope_tile, k_rope_ring,
+                q_full, q_empty, k_full, k_empty, v_full, v_empty, turns, 0, NUM_HEADS, BLOCK_N, HEAD_DIM, ROPE,
+                STAGES, CAUSAL, WINDOW, RETURN_LSE, PINGPONG,
             )),
             (_consume, (
-                items, num_items, out, lse, scale_log2, q_tile, k_ring, v_ring, q_full, q_empty, k_full, k_empty,
-                v_full, v_empty, turns, 1, NUM_HEADS, BLOCK_N, HEAD_DIM, STAGES, CAUSAL, WINDOW, RETURN_LSE, PINGPONG,
+                items, num_turns, out, lse, scale_log2, q_tile, k_ring, v_ring, q_rope_tile, k_rope_ring,
+                q_full, q_empty, k_full, k_empty, v_full, v_empty, turns, 1, NUM_HEADS, BLOCK_N, HEAD_DIM, ROPE,
+                STAGES, CAUSAL, WINDOW, RETURN_LSE, PINGPONG,
             )),
             (_produce, (
-                q, k, v, items, num_items, q_tile, k_ring, v_ring, q_full, q_empty, k_full, k_empty, v_full, v_empty,
-                NUM_HEADS, NUM_KV_HEADS, BLOCK_N, HEAD_DIM, STAGES, CAUSAL,
+                q, k, v, q_rope, k_rope, items, num_turns, q_tile, k_ring, v_ring, q_rope_tile, k_rope_ring,
+                q_full, q_empty, k_full, k_empty, v_full, v_empty, NUM_HEADS, NUM_KV_HEADS,
+                BLOCK_N, HEAD_DIM, ROPE, STAGES, CAUSAL,
             )),
         ],
         [4, 1],

@@ -1,4 +1,4 @@
-"""The Gluon kernel of attention prefill as Python reads it: its partitions are threads, its products as late as may be.
+"""The Gluon kernel of prefill as Python reads it: its partitions are threads, its products as late as may be.
 
 No interpreter runs Gluon. Barriers, phases, buffers and masks are those of the source; layouts and fences are not seen.
 """
@@ -16,13 +16,15 @@ import torch
 
 pytest.importorskip("triton")
 
-from kernels.attention import _prefill_hopper as hopper
+from kernels import prefill_hopper as hopper
+from kernels import prefill_items
 from kernels.attention import prefill_gluon_hopper
 from kernels.attention._prefill_problem import AttentionPrefill
-from kernels.attention.prefill_reference import prefill
 from kernels.device import Device
-from kernels.problem import Outputs
-from suite.judge.check import compare
+from kernels.mla import prefill_gluon_hopper as mla_gluon_hopper
+from kernels.mla._prefill_problem import MLAPrefill
+from kernels.problem import Outputs, Problem
+from suite.judge.check import compare, expected_outputs
 
 H200 = Device("cuda", "sm_90", 132, 232448, 32, "float8_e4m3fn")
 PATIENCE_S = 5.0
@@ -33,6 +35,7 @@ PROBLEMS = (
     AttentionPrefill(1, 140, 640, 1, 1, window=200, head_dim=64),
     AttentionPrefill(2, 400, 9, 1, 1, window=5, lengths="400x9+7x530", return_lse=True, head_dim=64),
     AttentionPrefill(2, 130, 256, 2, 2, causal=False, dtype="float16", head_dim=64),
+    MLAPrefill(2, 200, 330, 2, lengths="uniform"),
 )
 
 
@@ -106,7 +109,7 @@ class Product:
     value: Any = None
 
     def finish(self) -> None:
-        a, b, acc = (x.value if isinstance(x, Shared) else x for x in self.operands)
+        a, b, acc = (x.value if isinstance(x, (Shared, Product)) else x for x in self.operands)
         self.value = (a.float() @ b.float() + (0 if acc is None else acc)).as_subclass(Tensor)
 
 
@@ -182,8 +185,8 @@ def specialize(partitions: list[Any], num_warps: list[int], registers: list[int]
         raise error
 
 
-def load(pointer: Pointer, mask: Any, other: int) -> Any:
-    return int(pointer.flat[pointer.at]) if mask else other
+def load(pointer: Pointer) -> Any:
+    return int(pointer.flat[pointer.at])
 
 
 def store(pointer: Pointer, values: Any, mask: Any) -> None:
@@ -241,32 +244,30 @@ def _plain_python(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-def launch(problem: AttentionPrefill, inputs: Any, plan: Any) -> Outputs:
-    out = torch.full(inputs["q"].shape, float("nan"), dtype=inputs["q"].dtype)
-    lse = torch.full(inputs["q"].shape[:2], float("nan"))
-    matrices = [Descriptor(inputs[name].flatten(1)) for name in ("q", "k", "v")]
-    num_items = len(plan.items) * problem.num_heads
-    GRID.programs = plan.programs
-    for GRID.program in range(plan.programs):
+def launch(inputs: Any, plan: prefill_items.HopperPlan) -> Outputs:
+    q, v = inputs["q"], inputs["v"]
+    out = torch.full((*q.shape[:2], v.shape[2]), float("nan"), dtype=q.dtype)
+    lse = torch.full(q.shape[:2], float("nan"))
+    matrices = [Descriptor(inputs[name].flatten(1)) for name in ("q", "k", "v", "q", "k")]
+    GRID.programs = plan.items.shape[1]
+    for GRID.program in range(plan.items.shape[1]):
         hopper.prefill_hopper(
-            *matrices, Pointer(plan.items.flatten()), num_items, Pointer(out.view(-1)), Pointer(lse.view(-1)),
-            problem.softmax_scale * prefill_gluon_hopper.LOG2_E, problem.num_heads, problem.num_kv_heads,
-            prefill_gluon_hopper.BLOCK_N, problem.head_dim, plan.stages, problem.causal, problem.window,
-            problem.return_lse, plan.pingpong,
+            *matrices, Pointer(plan.items.flatten()), len(plan.items), Pointer(out.view(-1)), Pointer(lse.view(-1)),
+            plan.softmax_scale * prefill_items.LOG2_E, plan.num_heads, plan.num_kv_heads, plan.block_n, v.shape[2],
+            plan.rope, plan.stages, plan.causal, plan.window, plan.return_lse, plan.pingpong,
         )  # fmt: skip
-    return {"out": out, "lse": lse} if problem.return_lse else {"out": out}
+    return {"out": out, "lse": lse} if plan.return_lse else {"out": out}
 
 
 @pytest.mark.parametrize(("programs", "stages", "pingpong"), [(1, 2, True), (3, 3, False)])
 @pytest.mark.parametrize("problem", PROBLEMS, ids=lambda p: p.id)
-def test_partitions_meet_and_give_the_reference(
-    problem: AttentionPrefill, programs: int, stages: int, pingpong: bool
-) -> None:
+def test_partitions_meet_and_give_the_reference(problem: Problem, programs: int, stages: int, pingpong: bool) -> None:
+    kernel = mla_gluon_hopper if isinstance(problem, MLAPrefill) else prefill_gluon_hopper
     inputs = problem.make_inputs(5, "cpu")
     tables = {name: inputs[name] for name in problem.plan_inputs}
-    plan = prefill_gluon_hopper.plan(problem, tables, H200)
-    actual = launch(problem, inputs, replace(plan, programs=programs, stages=stages, pingpong=pingpong))
-    expected = prefill(inputs, problem)
+    plan = kernel.plan(problem, tables, replace(H200, num_sms=programs))
+    actual = launch(inputs, replace(plan, stages=stages, pingpong=pingpong))
+    expected = expected_outputs(problem, inputs)
     for name, tolerance in problem.tolerances().items():
         _, fault = compare(actual[name].float(), expected[name], tolerance)
         assert fault is None, f"{name}: {fault}"
@@ -274,25 +275,39 @@ def test_partitions_meet_and_give_the_reference(
 
 @pytest.mark.parametrize("lengths", [(1, 1), (300, 300), (5, 800), (800, 5), (130, 257), (640, 0)])
 @pytest.mark.parametrize(("causal", "window"), [(True, 0), (False, 0), (True, 1), (True, 200), (True, 900)])
-def test_items_name_every_tile_that_is_seen_once(lengths: tuple[int, int], causal: bool, window: int) -> None:
+@pytest.mark.parametrize("tile", [64, 128])
+def test_items_name_every_tile_that_is_seen_once(
+    lengths: tuple[int, int], causal: bool, window: int, tile: int
+) -> None:
     num_queries, num_keys = lengths
-    problem = AttentionPrefill(1, num_queries, num_keys, 1, 1, causal=causal, window=window)
-    tile = prefill_gluon_hopper.BLOCK_N
-    for block in range(-(-num_queries // prefill_gluon_hopper.BLOCK_M)):
-        item = prefill_gluon_hopper.item(problem, (7, 9), lengths, block)
-        first_q, left_over, first_kv, keys, position, right, whole, left = item
-        assert (first_q, left_over) == (7 + 128 * block, num_queries - 128 * block)
-        assert (first_kv, keys, position) == (9, num_keys, num_keys - num_queries + 128 * block)
-        seen = torch.arange(num_keys) <= torch.arange(position, position + 128)[:, None]
+    for block in range(-(-num_queries // prefill_items.BLOCK_M)):
+        item = prefill_items.item((7, 9), lengths, block, causal, window, tile)
+        assert (item.first_q, item.num_queries) == (7 + 128 * block, num_queries - 128 * block)
+        assert (item.first_kv, item.num_keys, item.position) == (9, num_keys, num_keys - num_queries + 128 * block)
+        seen = torch.arange(num_keys) <= torch.arange(item.position, item.position + 128)[:, None]
         if window:
-            seen &= torch.arange(num_keys) > torch.arange(position, position + 128)[:, None] - window
+            seen &= torch.arange(num_keys) > torch.arange(item.position, item.position + 128)[:, None] - window
         seen = seen if causal else torch.ones_like(seen)
         touched = sorted({int(key) // tile for key in seen.any(0).nonzero()})
-        assert right + whole + left == len(touched)
-        assert (right > 0) == bool(touched)
-        for number in touched[left : left + whole]:
+        assert item.num_tiles == len(touched)
+        assert (item.right > 0) == bool(touched)
+        for number in touched[item.left : item.left + item.whole]:
             assert bool(seen[:, number * tile : (number + 1) * tile].all())
             assert (number + 1) * tile <= num_keys
+
+
+@pytest.mark.parametrize("kv_heads_at_once", [1, 2, 3])
+def test_the_table_holds_every_item_once_and_shares_them_out_evenly(kv_heads_at_once: int) -> None:
+    sequences = [(700, 1500), (0, 3), (130, 130), (1, 40)]
+    rows = prefill_items.table(sequences, 6, 3, True, 0, 5, kv_heads_at_once)
+    items = [prefill_items.Item(*row) for row in rows.flatten(0, 1).tolist()]
+    found = sorted((item.head, item.first_q, item.num_queries) for item in items if item.num_queries)
+    firsts = [(i * 128, 700 - i * 128) for i in range(6)] + [(700, 130), (828, 2), (830, 1)]
+    assert found == [(head, *first) for head in range(6) for first in firsts]
+    work = [sum(prefill_items.Item(*row).num_tiles for row in own.tolist()) for own in rows.transpose(0, 1)]
+    assert max(work) - min(work) <= 12
+    assert prefill_items.heads_at_once(8192, 8, 512) == 4
+    assert prefill_items.heads_at_once(0, 8, 512) == 8
 
 
 def test_other_architectures_are_refused() -> None:

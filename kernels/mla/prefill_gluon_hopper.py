@@ -1,0 +1,61 @@
+"""MLA prefill for Hopper with a warp that fetches and two warpgroups that take turns: `kernels/prefill_hopper`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..kernel import Kernel, Origin
+from ..prefill_items import HopperPlan, heads_at_once, launch, table
+from ..problem import Inputs, Outputs
+from ._dims import QK_HEAD_DIM, QK_ROPE_HEAD_DIM, V_HEAD_DIM
+from ._prefill_plan import plan as plan_fallback
+from .prefill_triton import run as run_fallback
+
+if TYPE_CHECKING:
+    from ..device import Device
+    from ._prefill_problem import MLAPrefill
+
+
+def supports(problem: MLAPrefill, device: Device) -> str | None:
+    """None, or the limit that this device is past."""
+    return None if device.arch == "sm_90" else f"it is written for sm_90; this is {device.arch}"
+
+
+def plan(problem: MLAPrefill, plan_inputs: Inputs, device: Device) -> HopperPlan:
+    """List the items."""
+    starts_q, starts_kv = plan_inputs["cu_seqlens_q"], plan_inputs["cu_seqlens_kv"]
+    if starts_q.is_meta:
+        sequences = problem.sequence_lengths()
+    else:
+        sequences = list(zip(starts_q.diff().tolist(), starts_kv.diff().tolist(), strict=True))
+    num_heads = problem.num_heads
+    at_once = heads_at_once(sum(n for _, n in sequences), num_heads, 2 * (QK_HEAD_DIM + V_HEAD_DIM))
+    return HopperPlan(
+        items=table(sequences, num_heads, num_heads, True, 0, device.num_sms, at_once).to(starts_q.device),
+        softmax_scale=problem.softmax_scale,
+        num_heads=num_heads,
+        num_kv_heads=num_heads,
+        causal=True,
+        window=0,
+        return_lse=True,
+        rope=QK_ROPE_HEAD_DIM,
+        fallback=plan_fallback(problem, plan_inputs, device) if starts_q.is_cpu else None,
+    )
+
+
+def run(inputs: Inputs, state: HopperPlan) -> Outputs:
+    """One launch."""
+    if state.fallback:
+        return run_fallback(inputs, state.fallback)
+    return launch(inputs["q"], inputs["k"], inputs["v"], state)
+
+
+KERNEL = Kernel(
+    origin=Origin.HAND,
+    tasks=("prefill",),
+    supports=supports,
+    run=run,
+    plan=plan,
+    requires=("triton",),
+    uses_triton=True,
+)
