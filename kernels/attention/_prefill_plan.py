@@ -79,13 +79,15 @@ def heaviest_first(problem: AttentionPrefill, sequences: list[tuple[int, int]], 
 
 
 def _tile(problem: AttentionPrefill, device: Device) -> Tile:
-    """The largest tiles whose compiled code spills no register; chosen by thought, not timed."""
+    """The largest tiles whose compiled code spills no register; timed on an H200 only."""
     is_wide = problem.head_dim == 128
     if device.kind == "hip":
         return _tile_amd(is_wide, device)
     if device.kind == "cpu":
         return Tile(16, 16, num_warps=4, num_stages=1)
-    if device.compute_capability in (90, 100, 103):
+    if device.compute_capability == 90:  # H200, tuning, 8192 tokens of 64 heads: 2557 us, with 128 keys 2674
+        return Tile(128, 64 if is_wide else 128, num_warps=8, num_stages=3, tma=True)
+    if device.compute_capability in (100, 103):
         return Tile(128, 128, num_warps=8, num_stages=2 if is_wide else 3, tma=True)
     if device.shared_memory_bytes < 155 * 1024:  # sm_86, sm_89, sm_120
         return Tile(128, 32 if is_wide else 64, num_warps=8 if is_wide else 4, num_stages=2)

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from ..device import Device
     from ._prefill_problem import AttentionPrefill
 
+STAGES = 3
+"""What shared memory holds beside Q. H200, tuning, 8192 tokens of 64 heads: 1771 us, with two stages 1793."""
+
 
 def supports(problem: AttentionPrefill, device: Device) -> str | None:
     """None, or the limit that this device is past."""
@@ -39,6 +42,7 @@ def plan(problem: AttentionPrefill, plan_inputs: Inputs, device: Device) -> Hopp
         causal=problem.causal,
         window=problem.window,
         return_lse=problem.return_lse,
+        stages=STAGES,
         fallback=plan_fallback(problem, plan_inputs, device) if starts_q.is_cpu else None,
     )
 

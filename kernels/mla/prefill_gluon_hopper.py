@@ -1,4 +1,4 @@
-"""MLA prefill for Hopper with a warp that fetches and two warpgroups that take turns: `kernels/prefill_hopper`."""
+"""MLA prefill for Hopper with a warp that fetches and two warpgroups that compute: `kernels/prefill_hopper`."""
 
 from __future__ import annotations
 

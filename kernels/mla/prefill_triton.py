@@ -15,7 +15,6 @@ FlashAttention-2: https://arxiv.org/abs/2307.08691
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 import triton
@@ -134,24 +133,14 @@ def run(inputs: Inputs, state: PrefillPlan) -> Outputs:
     batch = len(cu_seqlens_q) - 1
     out = q.new_empty((total_q, num_heads, V_HEAD_DIM))
     lse = q.new_empty((total_q, num_heads), dtype=torch.float32)
-    kernel, options = _kernel(state, q.is_cpu)
-    kernel[(state.num_tiles * num_heads,)](
+    _prefill[(state.num_tiles * num_heads,)](
         q, inputs["k"], inputs["v"], out, lse, cu_seqlens_q, inputs["cu_seqlens_kv"], batch, state.num_tiles,
         state.softmax_scale * LOG2_E,
         HEADS=num_heads, HEADS_AT_ONCE=state.heads_at_once, NOPE=QK_NOPE_HEAD_DIM, ROPE=QK_ROPE_HEAD_DIM,
         V_DIM=V_HEAD_DIM, BATCH_BLOCK=triton.next_power_of_2(batch), BLOCK_M=state.block_m, BLOCK_N=state.block_n,
-        num_warps=state.num_warps, **options,
+        STAGES=state.num_stages, num_warps=state.num_warps, **state.backend_options,
     )  # fmt: skip
     return {"out": out, "lse": lse}
-
-
-def _kernel(state: PrefillPlan, interpreted: bool) -> tuple[Any, dict[str, int]]:
-    """The kernel, and its own options. Triton's interpreter runs no Gluon: it gets `_prefill`."""
-    if state.hopper and not interpreted:
-        from ._prefill_hopper import prefill_hopper
-
-        return prefill_hopper, {}
-    return _prefill, {"STAGES": state.num_stages, **state.backend_options}
 
 
 KERNEL = Kernel(origin=Origin.HAND, tasks=("prefill",), run=run, plan=plan, requires=("triton",), uses_triton=True)
