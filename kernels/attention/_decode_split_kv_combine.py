@@ -8,7 +8,7 @@ import triton
 import triton.language as tl
 from triton.language.extra.cuda import gdc_wait
 
-from ._decode_split_kv_shares import part_of, tiles_of_sequences
+from ._decode_split_kv_shares import part_size, tiles_of_sequences
 
 LN_2 = tl.constexpr(math.log(2))
 
@@ -24,21 +24,19 @@ def out_row(sequence, kv_head, row, SEQ_LEN_Q: tl.constexpr, KV_HEADS: tl.conste
 def combine(
     seq_lens, out, lse, partial_out, partial_lse, batch,
     KV_HEADS: tl.constexpr, GROUP: tl.constexpr, SEQ_LEN_Q: tl.constexpr, HEAD_DIM: tl.constexpr,
-    BATCH_BLOCK: tl.constexpr, BLOCK_N: tl.constexpr, NUM_PARTS: tl.constexpr, TAIL_PARTS: tl.constexpr,
-    MIN_TILES: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_P: tl.constexpr,
-    DEPENDENT_LAUNCH: tl.constexpr,
+    BATCH_BLOCK: tl.constexpr, BLOCK_N: tl.constexpr, NUM_PARTS: tl.constexpr, MIN_TILES: tl.constexpr,
+    BLOCK_R: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_P: tl.constexpr, DEPENDENT_LAUNCH: tl.constexpr,
 ):  # fmt: skip
     """Program (b, i, j): rows [i * BLOCK_R, ..), columns [j * BLOCK_D, ..) of sequence b, unless `_decode` wrote it."""
     ROWS: tl.constexpr = SEQ_LEN_Q * GROUP
     ALL_ROWS: tl.constexpr = KV_HEADS * ROWS
     sequence = tl.program_id(0)
     tiles = tiles_of_sequences(seq_lens, batch, BATCH_BLOCK, BLOCK_N)
-    total_tiles = tl.sum(tiles, 0)
+    size = part_size(tl.sum(tiles, 0), NUM_PARTS, MIN_TILES)
     start = tl.sum(tl.where(tl.arange(0, BATCH_BLOCK) < sequence, tiles, 0), 0)
     end = start + tl.cdiv(tl.load(seq_lens + sequence), BLOCK_N)
-    first = part_of(start, total_tiles, NUM_PARTS, TAIL_PARTS, MIN_TILES)
-    last = part_of(tl.maximum(end - 1, start), total_tiles, NUM_PARTS, TAIL_PARTS, MIN_TILES)
-    num_parts = tl.where(end > start, last - first + 1, 0)
+    first = start // size
+    num_parts = tl.where(end > start, (end - 1) // size - first + 1, 0)
     if DEPENDENT_LAUNCH:
         gdc_wait()  # every program waits, or this kernel could end before `_decode` does
     if num_parts == 1:

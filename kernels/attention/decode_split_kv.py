@@ -33,7 +33,7 @@ from ..problem import Inputs, Outputs, Problem
 from ._decode_problem import PagedDecode
 from ._decode_split_kv_combine import LN_2, combine, out_row
 from ._decode_split_kv_plan import SplitKVPlan, plan
-from ._decode_split_kv_shares import part_bounds, tiles_of_sequences
+from ._decode_split_kv_shares import part_size, tiles_of_sequences
 
 LOG2_E = math.log2(math.e)
 NO_MASK, CAUSAL_MASK, TREE_MASK = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)
@@ -147,13 +147,15 @@ def _attend_sequence(
 @triton.jit
 def _find_part(
     seq_lens, batch, part, SPLIT: tl.constexpr, BATCH_BLOCK: tl.constexpr, BLOCK_N: tl.constexpr,
-    NUM_PARTS: tl.constexpr, TAIL_PARTS: tl.constexpr, MIN_TILES: tl.constexpr,
+    NUM_PARTS: tl.constexpr, MIN_TILES: tl.constexpr,
 ):  # fmt: skip
     """Its first tile and its end among all tiles, the sequence that it begins in, and that sequence's first tile."""
     if SPLIT:
         tiles = tiles_of_sequences(seq_lens, batch, BATCH_BLOCK, BLOCK_N)
         ends = tl.cumsum(tiles, 0)
-        part_start, part_end = part_bounds(part, tl.sum(tiles, 0), NUM_PARTS, TAIL_PARTS, MIN_TILES)
+        total_tiles = tl.sum(tiles, 0)
+        size = part_size(total_tiles, NUM_PARTS, MIN_TILES)
+        part_start, part_end = part * size, tl.minimum((part + 1) * size, total_tiles)
         sequence = tl.sum((ends <= part_start).to(tl.int32), 0)
         start = tl.sum(tl.where(ends <= part_start, tiles, 0), 0)
     else:
@@ -168,8 +170,8 @@ def _decode(
     batch, max_pages, scale_log2, v_scale,
     KV_HEADS: tl.constexpr, GROUP: tl.constexpr, SEQ_LEN_Q: tl.constexpr, HEAD_DIM: tl.constexpr,
     PAGE_SIZE: tl.constexpr, TREE: tl.constexpr, BATCH_BLOCK: tl.constexpr, BLOCK_H: tl.constexpr,
-    BLOCK_N: tl.constexpr, SPLIT: tl.constexpr, NUM_PARTS: tl.constexpr, TAIL_PARTS: tl.constexpr,
-    MIN_TILES: tl.constexpr, LATE_SUM: tl.constexpr, STAGES: tl.constexpr, DEPENDENT_LAUNCH: tl.constexpr,
+    BLOCK_N: tl.constexpr, SPLIT: tl.constexpr, NUM_PARTS: tl.constexpr, MIN_TILES: tl.constexpr,
+    LATE_SUM: tl.constexpr, STAGES: tl.constexpr, DEPENDENT_LAUNCH: tl.constexpr,
 ):  # fmt: skip
     """Program (i, p): a KV head and BLOCK_H of its rows, of every sequence that part p of the tiles touches.
 
@@ -186,7 +188,7 @@ def _decode(
     row = tl.program_id(0) % ROW_BLOCKS * BLOCK_H + tl.arange(0, BLOCK_H)
     is_row = row < ROWS
     part_start, part_end, sequence, start = _find_part(
-        seq_lens, batch, part, SPLIT, BATCH_BLOCK, BLOCK_N, NUM_PARTS, TAIL_PARTS, MIN_TILES
+        seq_lens, batch, part, SPLIT, BATCH_BLOCK, BLOCK_N, NUM_PARTS, MIN_TILES
     )
     while start < part_end:
         seq_len = tl.load(seq_lens + sequence)
@@ -219,7 +221,7 @@ def run(inputs: Inputs, state: SplitKVPlan) -> Outputs:
     rows, num_kv_heads = seq_len_q * problem.group, problem.num_kv_heads
     out = torch.empty_like(q)
     lse = q.new_empty(q.shape[:-1], dtype=torch.float32)
-    num_slots = 2 * (state.num_parts + state.tail_parts) if state.split else 0
+    num_slots = 2 * state.num_parts if state.split else 0
     partial_out = q.new_empty((num_slots, num_kv_heads, rows, head_dim), dtype=torch.float32)
     partial_lse = q.new_empty((num_slots, num_kv_heads, rows), dtype=torch.float32)
     dependent_launch = state.dependent_launch and state.split and not q.is_cpu
@@ -231,12 +233,11 @@ def run(inputs: Inputs, state: SplitKVPlan) -> Outputs:
         "BATCH_BLOCK": triton.next_power_of_2(batch),
         "BLOCK_N": state.block_n,
         "NUM_PARTS": state.num_parts,
-        "TAIL_PARTS": state.tail_parts,
         "MIN_TILES": state.min_tiles,
         "DEPENDENT_LAUNCH": dependent_launch,
     }
     is_tree = "tree_mask" in inputs
-    _decode[(num_kv_heads * triton.cdiv(rows, state.block_h), state.num_parts + state.tail_parts)](
+    _decode[(num_kv_heads * triton.cdiv(rows, state.block_h), state.num_parts)](
         q, inputs["k_cache"], inputs["v_cache"], inputs["block_table"], seq_lens,
         inputs["tree_mask"].view(torch.uint8) if is_tree else seq_lens,
         out, lse, partial_out, partial_lse,

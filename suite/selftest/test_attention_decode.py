@@ -245,3 +245,24 @@ def test_every_problem_has_a_launch_that_covers_it(device: Device) -> None:
         columns = problem.num_kv_heads * -(-problem.seq_len_q * problem.group // plan.block_h)
         tile = split_kv.choose_tile(problem, device)
         assert not plan.split or columns * plan.num_parts <= max(columns, device.num_sms * tile.programs_per_sm)
+
+
+def test_whole_sequences_go_to_programs_that_fill_their_waves() -> None:
+    def splits(batch: int, lengths: str = "equal") -> bool:
+        return split_kv.plan(replace(long, batch=batch, lengths=lengths), {}, H200).split
+
+    long = PagedDecode(64, 1, 8192, 64, 8)
+    assert not splits(64)  # 512 programs of 264 at once
+    assert splits(64, "uniform")
+    assert splits(40)  # 320 programs: half of the second wave is idle
+    assert splits(33)  # all at once: slow SMs would be waited for
+    assert not splits(1000, "uniform")
+
+
+def test_tiles_suit_the_tokens_of_a_program() -> None:
+    problems = (PagedDecode(1, 1, 8192, 64, 8), PagedDecode(64, 1, 8192, 8, 1), PagedDecode(64, 1, 8192, 64, 8))
+    tiles = [split_kv.choose_tile(problem, H200) for problem in problems]
+    assert [tile.num_stages * tile.programs_per_sm for tile in tiles] == [6, 15, 8]
+    for tile in tiles:  # K and V of 128 bfloat16, one buffer less than stages
+        buffers = (tile.num_stages - 1) * tile.block_n * 2 * 128 * 2
+        assert buffers * tile.programs_per_sm < H200.shared_memory_bytes
