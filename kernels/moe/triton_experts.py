@@ -69,16 +69,24 @@ def _layer(inputs: Inputs, state: ExpertsPlan) -> Outputs:
     y_dtype = torch.float32 if state.split_k > 1 else inputs["hidden"].dtype
     y = torch.empty((state.split_k, slots, problem.hidden_size), dtype=y_dtype, device=x.device)
     _launch_down(inputs, state, (h, h_scale), order, y, dependent)
-    out = torch.empty_like(inputs["hidden"])
+    return {"out": _combined(state, y, ids, weights, inputs["hidden"], dependent)}
+
+
+def _combined(
+    state: ExpertsPlan, y: torch.Tensor, ids: torch.Tensor, weights: torch.Tensor, hidden: torch.Tensor, follows: bool
+) -> torch.Tensor:
+    """Each token's sum; `follows`: the kernel ahead lets this one be launched before it ends."""
+    problem, out = state.problem, torch.empty_like(hidden)
+    assert isinstance(problem, MoELayer)
     combine[
         triton.cdiv(problem.tokens, state.combine_tokens), triton.cdiv(problem.hidden_size, state.combine_columns)
     ](
         y, ids, weights, ids, out, problem.tokens,
-        HIDDEN=problem.hidden_size, SLOTS_PER_TOKEN=problem.slots, SPLIT_K=state.split_k,
-        BLOCK_T=state.combine_tokens, BLOCK_H=state.combine_columns, IS_SORTED=False, DEPENDENT_LAUNCH=dependent,
-        num_warps=1 if state.combine_columns <= 256 else 4, **launch_options(dependent),
+        HIDDEN=problem.hidden_size, SLOTS_PER_TOKEN=problem.slots, SPLIT_K=len(y),
+        BLOCK_T=state.combine_tokens, BLOCK_H=state.combine_columns, IS_SORTED=False, DEPENDENT_LAUNCH=follows,
+        num_warps=1 if state.combine_columns <= 256 else 4, **launch_options(follows),
     )  # fmt: skip
-    return {"out": out}
+    return out
 
 
 def _launch_gate_up(
@@ -114,7 +122,8 @@ def _launch_down(
     num_programs = _num_programs(state, tile, len(h[0]), problem.hidden_size)
     down[(num_programs, state.split_k)](
         *h, _as_seen(inputs["w2"], tile), inputs.get("w2_scale", order[0]), *order, y, len(h[0]),
-        SPLIT_K=state.split_k, DEPENDENT_LAUNCH=dependent, **_shared(state, tile, y.is_cpu),
+        SPLIT_K=state.split_k, DEPENDENT_LAUNCH=dependent, PREFETCH_STEPS=state.prefetch_steps if dependent else 0,
+        **_shared(state, tile, y.is_cpu),
         **launch_options(dependent),
     )  # fmt: skip
 
