@@ -22,6 +22,11 @@ MIN_PROGRAMS_PER_SM = 4
 """Where tiles of 64 columns would make fewer, they have 32."""
 PREFETCH_STEPS = 0
 """`ExpertsPlan.prefetch_steps` where weights are streamed; to be set from a measurement on the H200."""
+HOPPER_UNITS = 0
+"""`HopperTiles.units` on sm_90; 0, until a measurement on the H200: tiles of Triton."""
+HOPPER_STAGES = 4
+HOPPER_MIN_ROWS = 64
+"""Least rows of a tile, from `_rows_of_a_tile`, that warpgroups of 64 rows are for."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,28 @@ class Tile:
     """Whether weights are multiplied by tokens, and not tokens by weights."""
     use_tma: bool = False
     """Whether weights are loaded through descriptors (Hopper and later)."""
+
+
+@dataclass(frozen=True)
+class HopperTiles:
+    """How `_grouped_hopper` is launched."""
+
+    programs: int
+    """Persistent ones: as many as SMs."""
+    units: int = 3
+    """Consumers, each with 64 rows of a tile: 2 or 3."""
+    stages: int = 3
+    """Steps of 64 columns in shared memory at once."""
+
+    @property
+    def block_m(self) -> int:
+        """Rows of a tile."""
+        return 64 * self.units
+
+    @property
+    def consumer_registers(self) -> int:
+        """Of a thread: the producer's warpgroup has 24, and all have 512 together with three consumers, else 504."""
+        return 160 if self.units == 3 else 240
 
 
 @dataclass(frozen=True)
@@ -64,6 +91,8 @@ class ExpertsPlan:
     """Options of one backend only: `waves_per_eu` on AMD."""
     prefetch_steps: int = 0
     """Steps whose weights the second product fetches into the L2 while the first one ends."""
+    hopper: HopperTiles | None = None
+    """Both products by warpgroups with TMA, over rows that are copied together; not in Triton's interpreter."""
 
 
 def plan(problem: Problem, plan_inputs: Inputs, device: Device) -> ExpertsPlan:
@@ -99,7 +128,16 @@ def plan(problem: Problem, plan_inputs: Inputs, device: Device) -> ExpertsPlan:
         dependent_launch=device.compute_capability >= 90,
         backend_options={"waves_per_eu": 2} if device.kind == "hip" and block_m <= 32 else {},
         prefetch_steps=PREFETCH_STEPS if block_m <= 16 and device.compute_capability >= 90 else 0,
+        hopper=_hopper(problem, block_m, device),
     )
+
+
+def _hopper(problem: MoEGroupedGEMM | MoELayer, block_m: int, device: Device) -> HopperTiles | None:
+    """None where the device, the type or rows that TMA cannot address forbid it, or rows are few."""
+    aligned = problem.hidden_size % 8 == 0 and problem.intermediate_size % 8 == 0
+    if device.arch != "sm_90" or problem.is_fp8 or not aligned or not HOPPER_UNITS or block_m < HOPPER_MIN_ROWS:
+        return None
+    return HopperTiles(device.num_sms, HOPPER_UNITS, HOPPER_STAGES)
 
 
 def _rows_of_a_tile(rows_per_expert: float) -> int:

@@ -23,6 +23,7 @@ from ..kernel import Kernel, Origin
 from ..problem import Inputs, Outputs
 from ._experts_plan import ExpertsPlan, Tile, plan
 from ._grouped_triton import combine, down, gate_up, quantize
+from ._hopper_launch import gathered, hopper_down, hopper_gate_up
 from ._maths import router_of
 from ._sort_triton import launch_options, most_tiles, sort_slots
 from .problem import BLOCK, MoEGroupedGEMM, MoELayer
@@ -37,6 +38,10 @@ def run(inputs: Inputs, state: ExpertsPlan) -> Outputs:
 def _grouped_gemm(inputs: Inputs, state: ExpertsPlan) -> Outputs:
     x, ends = inputs["x"], inputs["expert_ends"]
     assert isinstance(state.problem, MoEGroupedGEMM)
+    if state.hopper and not x.is_cpu:
+        h = x.new_empty((len(x), state.problem.intermediate_size))
+        hopper_gate_up(x, inputs["w13"], ends, h, state.hopper)
+        return {"h": h}
     dtype = getattr(torch, state.problem.dtype)
     h = torch.empty((len(x), state.problem.intermediate_size), dtype=dtype, device=x.device)
     _launch_gate_up(inputs, state, (x, inputs.get("x_scale", ends)), (ends, ends, ends), (h, ends), 0, False)
@@ -64,6 +69,12 @@ def _layer(inputs: Inputs, state: ExpertsPlan) -> Outputs:
     if not state.direct:
         order = (ids, *sort_slots(ids, problem.stored_experts, dependent, is_first=is_first)[:2])
     h = torch.empty((slots, problem.intermediate_size), dtype=h_dtype, device=x.device)
+    if state.hopper and not x.is_cpu:
+        y = torch.empty((1, slots, problem.hidden_size), dtype=x.dtype, device=x.device)
+        rows = gathered(x, order[1], order[2], problem.slots)
+        hopper_gate_up(rows, inputs["w13"], order[2], h, state.hopper)
+        hopper_down(h, inputs["w2"], order[2], order[1], y[0], state.hopper)
+        return {"out": _combined(state, y, ids, weights, inputs["hidden"], False)}
     follows = dependent and not (state.direct and is_first)
     _launch_gate_up(inputs, state, (x, x_scale), order, (h, h_scale), problem.slots, follows)
     y_dtype = torch.float32 if state.split_k > 1 else inputs["hidden"].dtype
