@@ -20,8 +20,6 @@ PROGRAMS_PER_SM = 6
 
 MIN_PROGRAMS_PER_SM = 4
 """Where tiles of 64 columns would make fewer, they have 32."""
-PREFETCH_STEPS = 0
-"""`ExpertsPlan.prefetch_steps` where weights are streamed; to be set from a measurement on the H200."""
 HOPPER_UNITS = 0
 """`HopperTiles.units` on sm_90; 0, until a measurement on the H200: tiles of Triton."""
 HOPPER_STAGES = 4
@@ -89,8 +87,6 @@ class ExpertsPlan:
     """Whether a kernel may be launched before the one ahead of it has ended (NVIDIA, from sm_90)."""
     backend_options: Mapping[str, int] = field(default_factory=dict)
     """Options of one backend only: `waves_per_eu` on AMD."""
-    prefetch_steps: int = 0
-    """Steps whose weights the second product fetches into the L2 while the first one ends."""
     hopper: HopperTiles | None = None
     """Both products by warpgroups with TMA, over rows that are copied together; not in Triton's interpreter."""
 
@@ -127,7 +123,6 @@ def plan(problem: Problem, plan_inputs: Inputs, device: Device) -> ExpertsPlan:
         combine_columns=256 if problem.tokens <= 128 else 1024,
         dependent_launch=device.compute_capability >= 90,
         backend_options={"waves_per_eu": 2} if device.kind == "hip" and block_m <= 32 else {},
-        prefetch_steps=PREFETCH_STEPS if block_m <= 16 and device.compute_capability >= 90 else 0,
         hopper=_hopper(problem, block_m, device),
     )
 

@@ -80,15 +80,6 @@ def _load_weight(
 
 
 @triton.jit
-def _prefetch_rows(pointers, BYTES: tl.constexpr):
-    """Fetch BYTES, a multiple of 16, from each of the pointers into the L2 (NVIDIA, from sm_90)."""
-    tl.inline_asm_elementwise(
-        f"cp.async.bulk.prefetch.L2.global [$1], {BYTES}; mov.u32 $0, 0;", "=r,l", [pointers.to(tl.uint64)],
-        dtype=tl.uint32, is_pure=False, pack=1,
-    )  # fmt: skip
-
-
-@triton.jit
 def _multiply(weight, x, acc, SWAP: tl.constexpr):
     """acc + the product, [BLOCK_N, BLOCK_M] where SWAP, else [BLOCK_M, BLOCK_N]."""
     if SWAP:
@@ -121,8 +112,8 @@ def gate_up(
     BLOCK_N = 128, stores h in 8 bits with a scale for each row of the block.
     """
     if DEPENDENT_LAUNCH:
+        gdc_launch_dependents()
         gdc_wait()
-        gdc_launch_dependents()  # not before: the next kernel reads at once what this one has waited for
     COLUMN_BLOCKS: tl.constexpr = (INTERMEDIATE + BLOCK_N - 1) // BLOCK_N
     EVEN_K: tl.constexpr = HIDDEN % BLOCK_K == 0
     expert, first_row, end_row, column_block = _tile_of(
@@ -185,16 +176,12 @@ def down(
     NUM_EXPERTS: tl.constexpr, EXPERTS_BLOCK: tl.constexpr, HIDDEN: tl.constexpr, INTERMEDIATE: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, GROUP_M: tl.constexpr, STAGES: tl.constexpr,
     SPLIT_K: tl.constexpr, SWAP: tl.constexpr, DIRECT: tl.constexpr, USE_TMA: tl.constexpr, STREAM: tl.constexpr,
-    FP8: tl.constexpr, DEPENDENT_LAUNCH: tl.constexpr, PREFETCH_STEPS: tl.constexpr,
+    FP8: tl.constexpr, DEPENDENT_LAUNCH: tl.constexpr,
 ):  # fmt: skip
-    """y[part, slot] = h[row] . w2^T over one of SPLIT_K parts of the columns, for BLOCK_M rows of one expert.
-
-    The first PREFETCH_STEPS steps' weights are fetched before h is waited for: ids and expert_ends must be there then.
-    """
+    """y[part, slot] = h[row] . w2^T over one of SPLIT_K parts of the columns, for BLOCK_M rows of one expert."""
     if DEPENDENT_LAUNCH:
         gdc_launch_dependents()
-        if PREFETCH_STEPS == 0:
-            gdc_wait()
+        gdc_wait()
     COLUMN_BLOCKS: tl.constexpr = (HIDDEN + BLOCK_N - 1) // BLOCK_N
     EVEN_K: tl.constexpr = INTERMEDIATE % BLOCK_K == 0
     STEPS: tl.constexpr = (INTERMEDIATE + BLOCK_K - 1) // BLOCK_K
@@ -210,13 +197,6 @@ def down(
     h_row = h + row.to(tl.int64)[:, None] * INTERMEDIATE
     first_column = column_block * BLOCK_N
     weight_row = expert.to(tl.int64) * HIDDEN + first_column
-    if PREFETCH_STEPS > 0:
-        LEAST_STEPS: tl.constexpr = INTERMEDIATE // BLOCK_K - (SPLIT_K - 1) * PART_STEPS  # in the last part
-        FETCHED: tl.constexpr = min(PREFETCH_STEPS, LEAST_STEPS) * BLOCK_K
-        wanted = weight_row + tl.minimum(tl.arange(0, BLOCK_N), HIDDEN - first_column - 1)
-        pointers = w2 + wanted * INTERMEDIATE + part * PART_STEPS * BLOCK_K
-        _prefetch_rows(pointers, FETCHED * w2.dtype.element_ty.primitive_bitwidth // 8)
-        gdc_wait()
     if SWAP:
         acc = tl.zeros([BLOCK_N, BLOCK_M], tl.float32)
     else:

@@ -133,8 +133,7 @@ def _launch_down(
     num_programs = _num_programs(state, tile, len(h[0]), problem.hidden_size)
     down[(num_programs, state.split_k)](
         *h, _as_seen(inputs["w2"], tile), inputs.get("w2_scale", order[0]), *order, y, len(h[0]),
-        SPLIT_K=state.split_k, DEPENDENT_LAUNCH=dependent, PREFETCH_STEPS=state.prefetch_steps if dependent else 0,
-        **_shared(state, tile, y.is_cpu),
+        SPLIT_K=state.split_k, DEPENDENT_LAUNCH=dependent, **_shared(state, tile, y.is_cpu),
         **launch_options(dependent),
     )  # fmt: skip
 
