@@ -14,17 +14,18 @@ ROWS_MARGIN = 1.3
 """Rows of a tile over the mean of an expert: with random routing most experts then fit into one tile."""
 MIN_PART_COLUMNS = 1024
 """Least columns in a part of a split product: fewer cost more to combine than a further program saves."""
-PROGRAMS_PER_SM = 6
-"""Programs for each SM that a split aims at: several run at once, and the last ones should be few."""
-
-
-MIN_PROGRAMS_PER_SM = 4
-"""Where tiles of 64 columns would make fewer, they have 32."""
-HOPPER_UNITS = 0
-"""`HopperTiles.units` on sm_90; 0, until a measurement on the H200: tiles of Triton."""
-HOPPER_STAGES = 4
+STEP_BYTES_PER_SM = 32 * 1024
+"""Weights in the steps that programs of the second product have on an SM at once: two of 64 columns in 16 bits, four
+of 32. A split makes no more than run at once. H200, tuning, a token of Mixtral in tiles of 32 columns: 182.2 us with
+two parts, which all run at once, against 194.0 us with four and 232.3 us with one (all with a prefetch of w2, since
+dropped, that by itself gave 2.4 us)."""
+MIN_PROGRAMS_PER_SM = 1.5
+"""Where tiles of 64 columns would make fewer, they have 32. H200, tuning, a token of Mixtral: 166.0 us with 64 columns
+(1.9 programs of the second product), against 182.2 us with 32, both with the prefetch."""
 HOPPER_MIN_ROWS = 64
-"""Least rows of a tile, from `_rows_of_a_tile`, that warpgroups of 64 rows are for."""
+"""Least rows of a tile, from `_rows_of_a_tile`, that warpgroups of 64 rows are for. H200, tuning, against tiles of
+Triton: 2510 us for 2655 us with 512 rows an expert (Mixtral), 1490 us for 1562 us with 128 (Qwen3).
+Between 25 and 98 rows an expert neither was measured."""
 
 
 @dataclass(frozen=True)
@@ -47,28 +48,6 @@ class Tile:
 
 
 @dataclass(frozen=True)
-class HopperTiles:
-    """How `_grouped_hopper` is launched."""
-
-    programs: int
-    """Persistent ones: as many as SMs."""
-    units: int = 3
-    """Consumers, each with 64 rows of a tile: 2 or 3."""
-    stages: int = 3
-    """Steps of 64 columns in shared memory at once."""
-
-    @property
-    def block_m(self) -> int:
-        """Rows of a tile."""
-        return 64 * self.units
-
-    @property
-    def consumer_registers(self) -> int:
-        """Of a thread: the producer's warpgroup has 24, and all have 512 together with three consumers, else 504."""
-        return 160 if self.units == 3 else 240
-
-
-@dataclass(frozen=True)
 class ExpertsPlan:
     """What all kernels are launched with."""
 
@@ -87,8 +66,8 @@ class ExpertsPlan:
     """Whether a kernel may be launched before the one ahead of it has ended (NVIDIA, from sm_90)."""
     backend_options: Mapping[str, int] = field(default_factory=dict)
     """Options of one backend only: `waves_per_eu` on AMD."""
-    hopper: HopperTiles | None = None
-    """Both products by warpgroups with TMA, over rows that are copied together; not in Triton's interpreter."""
+    hopper_programs: int = 0
+    """Persistent programs of both products in Gluon, over rows that are copied together; 0: tiles of Triton."""
 
 
 def plan(problem: Problem, plan_inputs: Inputs, device: Device) -> ExpertsPlan:
@@ -100,39 +79,48 @@ def plan(problem: Problem, plan_inputs: Inputs, device: Device) -> ExpertsPlan:
         rows_per_expert = max(rows_per_expert, min(problem.tokens, 2 * rows_per_expert))
     block_m = _rows_of_a_tile(rows_per_expert)
     used = min(problem.stored_experts, problem.tokens * slots)
-    enough = MIN_PROGRAMS_PER_SM * device.num_sms / used  # programs of one expert
-    narrow = (problem.intermediate_size / 64 < enough, problem.hidden_size / 64 < enough)
-    gate_up, down = _tiles(block_m, problem.is_fp8, device, narrow)
+    enough = MIN_PROGRAMS_PER_SM * device.num_sms * 64 / used  # columns of one expert
+    parts = _parts(problem, block_m, used, 64, device)
+    narrow = (problem.intermediate_size < enough, problem.hidden_size * parts < enough)
+    gate_up, down = _tiles(block_m, problem, device, narrow)
     direct = isinstance(problem, MoELayer) and problem.tokens == 1
-    programs = max(1, used * math.ceil(problem.hidden_size / down.block_n))
-    split_k = 1
-    while (
-        block_m <= 16
-        and 2 * split_k * programs <= PROGRAMS_PER_SM * device.num_sms
-        and problem.intermediate_size >= 2 * split_k * MIN_PART_COLUMNS
-    ):
-        split_k *= 2
     return ExpertsPlan(
         problem=problem,
         gate_up=gate_up,
         down=down,
-        split_k=split_k,
+        split_k=_parts(problem, block_m, used, down.block_n, device),
         direct=direct,
         stream=block_m <= 16,
         combine_tokens=64 if device.kind == "cpu" else 1,
         combine_columns=256 if problem.tokens <= 128 else 1024,
         dependent_launch=device.compute_capability >= 90,
         backend_options={"waves_per_eu": 2} if device.kind == "hip" and block_m <= 32 else {},
-        hopper=_hopper(problem, block_m, device),
+        hopper_programs=device.num_sms if _fits_hopper(problem, block_m, device) else 0,
     )
 
 
-def _hopper(problem: MoEGroupedGEMM | MoELayer, block_m: int, device: Device) -> HopperTiles | None:
-    """None where the device, the type or rows that TMA cannot address forbid it, or rows are few."""
-    aligned = problem.hidden_size % 8 == 0 and problem.intermediate_size % 8 == 0
-    if device.arch != "sm_90" or problem.is_fp8 or not aligned or not HOPPER_UNITS or block_m < HOPPER_MIN_ROWS:
-        return None
-    return HopperTiles(device.num_sms, HOPPER_UNITS, HOPPER_STAGES)
+def _parts(problem: MoEGroupedGEMM | MoELayer, block_m: int, used_experts: int, block_n: int, device: Device) -> int:
+    """Parts of the second product's columns, with tiles of `block_n` rows of w2: all of them run at once."""
+    step_bytes = block_n * BLOCK * (1 if problem.is_fp8 else 2)
+    programs = used_experts * math.ceil(problem.hidden_size / block_n)
+    parts = 1
+    while (
+        block_m <= 16
+        and 2 * parts * programs * step_bytes <= STEP_BYTES_PER_SM * device.num_sms
+        and problem.intermediate_size >= 2 * parts * MIN_PART_COLUMNS
+    ):
+        parts *= 2
+    return parts
+
+
+def _fits_hopper(problem: MoEGroupedGEMM | MoELayer, block_m: int, device: Device) -> bool:
+    """Whether rows are many, and the device, the type and the addresses are those of `_grouped_hopper`."""
+    return device.arch == "sm_90" and not problem.is_fp8 and _suits_tma(problem) and block_m >= HOPPER_MIN_ROWS
+
+
+def _suits_tma(problem: MoEGroupedGEMM | MoELayer) -> bool:
+    """Whether rows of 16-bit values begin at multiples of 16 bytes."""
+    return problem.hidden_size % 8 == 0 and problem.intermediate_size % 8 == 0
 
 
 def _rows_of_a_tile(rows_per_expert: float) -> int:
@@ -140,31 +128,33 @@ def _rows_of_a_tile(rows_per_expert: float) -> int:
     return next((block for block in (16, 32, 64) if wanted <= block), 128)
 
 
-def _tiles(block_m: int, is_fp8: bool, device: Device, narrow: tuple[bool, bool]) -> tuple[Tile, Tile]:
+def _tiles(
+    block_m: int, problem: MoEGroupedGEMM | MoELayer, device: Device, narrow: tuple[bool, bool]
+) -> tuple[Tile, Tile]:
     """(first product, second product); of the first one, two matrices are held at once. `narrow`: 32 columns."""
     if device.kind == "cpu":  # Triton's interpreter wants few programs; its tiles may have any size
-        columns = BLOCK if is_fp8 else 256
+        columns = BLOCK if problem.is_fp8 else 256
         return Tile(block_m, columns, BLOCK, 4, 1), Tile(block_m, columns, BLOCK, 4, 1)
     if device.kind == "hip":
-        return _tiles_amd(block_m, is_fp8, device)
-    if is_fp8:
+        return _tiles_amd(block_m, problem.is_fp8, device)
+    if problem.is_fp8:
         return _tiles_fp8(block_m, device)
-    is_hopper = device.arch == "sm_90"
     has_room = device.shared_memory_bytes >= 160 * 1024
     if block_m <= 32:
+        swap = device.arch == "sm_90"
         stages = 4 if has_room else 3
         first_columns, second_columns = (32 if is_narrow else 64 for is_narrow in narrow)
         first_stages = stages if narrow[0] else 3  # two programs fit on an SM
         return (
-            Tile(block_m, first_columns, 128, num_warps=4, num_stages=first_stages, swap=is_hopper),
-            Tile(block_m, second_columns, 128, num_warps=4, num_stages=stages, swap=is_hopper),
+            Tile(block_m, first_columns, 128, num_warps=4, num_stages=first_stages, swap=swap),
+            Tile(block_m, second_columns, 128, num_warps=4, num_stages=stages, swap=swap),
         )
     if not has_room:  # sm_86, sm_89, sm_120
         return Tile(64, 64, 32, 4, 3), Tile(64, 64, 64, 4, 3)
     if block_m == 64:
-        return Tile(64, 64, 64, 4, 4, swap=is_hopper), Tile(64, 128, 64, 4, 4, swap=is_hopper)
-    use_tma = device.compute_capability >= 90
-    second = Tile(128, 256 if is_hopper else 128, 64, 8, 4, use_tma=use_tma)
+        return Tile(64, 64, 64, 4, 4), Tile(64, 128, 64, 4, 4)
+    use_tma = device.compute_capability >= 90 and _suits_tma(problem)
+    second = Tile(128, 128, 64, 8, 4, use_tma=use_tma)
     return Tile(128, 128 if use_tma else 64, 64, 8, 4, use_tma=use_tma), second  # sm_80 spills with 128
 
 

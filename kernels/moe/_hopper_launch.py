@@ -8,10 +8,11 @@ from typing import Any
 import torch
 import triton
 
-from ._experts_plan import HopperTiles
 from ._list_triton import TILE_FIELDS, gather_rows, list_tiles
 from ._sort_triton import most_tiles
 
+BLOCK_M = 192
+"""Rows of a tile: 64 for each of three consumers."""
 COLUMNS = 128
 """Rows of a weight matrix that one accumulator needs."""
 BLOCK_K = 64
@@ -34,40 +35,39 @@ def gathered(
 
 
 def hopper_gate_up(
-    x: torch.Tensor, w13: torch.Tensor, expert_ends: torch.Tensor, h: torch.Tensor, tiles: HopperTiles
+    x: torch.Tensor, w13: torch.Tensor, expert_ends: torch.Tensor, h: torch.Tensor, programs: int
 ) -> None:
     """h [rows, I] from x [rows, H], whose rows are sorted by expert, and w13 [experts, 2 I, H]."""
-    _launch(x, w13, expert_ends, expert_ends, h, tiles, math.ceil(h.shape[1] / COLUMNS), True)
+    _launch(x, w13, expert_ends, expert_ends, h, programs, math.ceil(h.shape[1] / COLUMNS), True)
 
 
 def hopper_down(
     h: torch.Tensor, w2: torch.Tensor, expert_ends: torch.Tensor, out_rows: torch.Tensor, y: torch.Tensor,
-    tiles: HopperTiles,
+    programs: int,
 ) -> None:  # fmt: skip
     """y[out_rows[r]] [rows, H] from h [rows, I] and w2 [experts, H, I]."""
-    _launch(h, w2, expert_ends, out_rows, y, tiles, math.ceil(y.shape[1] / (2 * COLUMNS)), False)
+    _launch(h, w2, expert_ends, out_rows, y, programs, math.ceil(y.shape[1] / (2 * COLUMNS)), False)
 
 
 def _launch(
     x: torch.Tensor, weight: torch.Tensor, expert_ends: torch.Tensor, out_rows: torch.Tensor, out: torch.Tensor,
-    tiles: HopperTiles, column_blocks: int, is_gated: bool,
+    programs: int, column_blocks: int, is_gated: bool,
 ) -> None:  # fmt: skip
     from ._grouped_hopper import grouped_hopper
 
     experts, expert_rows, columns = weight.shape
-    most = most_tiles(len(x), experts, tiles.block_m) * column_blocks
+    most = most_tiles(len(x), experts, BLOCK_M) * column_blocks
     listed = torch.empty((most, TILE_FIELDS.value), dtype=torch.int32, device=x.device)
     num_tiles = torch.empty(1, dtype=torch.int32, device=x.device)
     list_tiles[(experts,)](
         expert_ends, listed, num_tiles,
-        NUM_EXPERTS=experts, EXPERTS_BLOCK=triton.next_power_of_2(experts), BLOCK_M=tiles.block_m,
+        NUM_EXPERTS=experts, EXPERTS_BLOCK=triton.next_power_of_2(experts), BLOCK_M=BLOCK_M,
         COLUMN_BLOCKS=column_blocks, BLOCK=LIST_BLOCK, num_warps=4,
     )  # fmt: skip
-    grouped_hopper[(min(tiles.programs, most),)](
+    grouped_hopper[(min(programs, most),)](
         _descriptor(x, 64), _descriptor(weight.view(-1, columns), COLUMNS), listed, num_tiles, out_rows, out,
         STEPS=math.ceil(columns / BLOCK_K), EXPERT_ROWS=expert_rows, OUT_COLUMNS=out.shape[1], GATED=is_gated,
-        SCATTERS=not is_gated, UNITS=tiles.units, STAGES=tiles.stages, CONSUMER_REGISTERS=tiles.consumer_registers,
-        num_warps=4,
+        SCATTERS=not is_gated, num_warps=4,
     )  # fmt: skip
 
 

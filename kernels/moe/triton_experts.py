@@ -8,7 +8,8 @@ same. For one token nothing is sorted; for few tokens the second product's colum
 parts as well. The number of programs is a bound from shapes: those without a tile end at once, so a captured graph
 replays with any routing. 8-bit weights want 8-bit activations: x is quantised by a kernel, h where it is computed.
 
-On NVIDIA from sm_90 each kernel is launched while the one ahead of it still runs, and waits for it there.
+On NVIDIA from sm_90 each kernel is launched while the one ahead of it still runs, and waits for it there. Where an
+expert has many rows, on Hopper, both products are `_grouped_hopper`, over rows of tokens that are copied together.
 """
 
 from __future__ import annotations
@@ -38,9 +39,9 @@ def run(inputs: Inputs, state: ExpertsPlan) -> Outputs:
 def _grouped_gemm(inputs: Inputs, state: ExpertsPlan) -> Outputs:
     x, ends = inputs["x"], inputs["expert_ends"]
     assert isinstance(state.problem, MoEGroupedGEMM)
-    if state.hopper and not x.is_cpu:
+    if state.hopper_programs:
         h = x.new_empty((len(x), state.problem.intermediate_size))
-        hopper_gate_up(x, inputs["w13"], ends, h, state.hopper)
+        hopper_gate_up(x, inputs["w13"], ends, h, state.hopper_programs)
         return {"h": h}
     dtype = getattr(torch, state.problem.dtype)
     h = torch.empty((len(x), state.problem.intermediate_size), dtype=dtype, device=x.device)
@@ -69,11 +70,11 @@ def _layer(inputs: Inputs, state: ExpertsPlan) -> Outputs:
     if not state.direct:
         order = (ids, *sort_slots(ids, problem.stored_experts, dependent, is_first=is_first)[:2])
     h = torch.empty((slots, problem.intermediate_size), dtype=h_dtype, device=x.device)
-    if state.hopper and not x.is_cpu:
+    if state.hopper_programs:
         y = torch.empty((1, slots, problem.hidden_size), dtype=x.dtype, device=x.device)
         rows = gathered(x, order[1], order[2], problem.slots)
-        hopper_gate_up(rows, inputs["w13"], order[2], h, state.hopper)
-        hopper_down(h, inputs["w2"], order[2], order[1], y[0], state.hopper)
+        hopper_gate_up(rows, inputs["w13"], order[2], h, state.hopper_programs)
+        hopper_down(h, inputs["w2"], order[2], order[1], y[0], state.hopper_programs)
         return {"out": _combined(state, y, ids, weights, inputs["hidden"], False)}
     follows = dependent and not (state.direct and is_first)
     _launch_gate_up(inputs, state, (x, x_scale), order, (h, h_scale), problem.slots, follows)

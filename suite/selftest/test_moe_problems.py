@@ -165,9 +165,19 @@ def test_plans_follow_the_shape() -> None:
     one, few, many = (plan(MoELayer(tokens=t, **mixtral), {}, H200) for t in (1, 16, 2048))
     assert (one.direct, few.direct, many.direct) == (True, False, False)
     assert one.split_k > 1 == many.split_k
+    assert one.gate_up.block_n == one.down.block_n == 64  # Qwen3's experts are too narrow for that
+    assert plan(MoELayer(1, 4096, 1536, 128, 8), {}, H200).gate_up.block_n == 32
     assert one.gate_up.block_m == few.gate_up.block_m == 16 < many.gate_up.block_m
-    assert many.gate_up.use_tma
-    assert not plan(MoELayer(tokens=2048, **mixtral), {}, replace(H200, arch="sm_80")).gate_up.use_tma
+    assert (one.hopper_programs, few.hopper_programs, many.hopper_programs) == (0, 0, H200.num_sms)
+    odd = plan(MoELayer(2048, 4100, 14336, 8, 2), {}, H200)
+    assert not odd.hopper_programs  # TMA wants rows of whole 16 bytes
+    assert not odd.gate_up.use_tma
+    newer, older = (
+        plan(MoELayer(tokens=2048, **mixtral), {}, replace(H200, arch=arch)) for arch in ("sm_100", "sm_80")
+    )
+    assert newer.gate_up.use_tma
+    assert not older.gate_up.use_tma
+    assert newer.hopper_programs == older.hopper_programs == 0
     fp8 = plan(MoELayer(64, 256, 256, 8, 2, weight_dtype="float8_e4m3fn"), {}, H200)
     assert fp8.gate_up.block_n == fp8.gate_up.block_k == fp8.down.block_k == 128  # one scale for a step
 
