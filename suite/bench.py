@@ -19,7 +19,7 @@ from .canary_call import ask_canary, found_unfit
 from .device.detect import ChosenDevice
 from .device.fitness import why_unfit_after
 from .device.specs import load_specs
-from .judge.comparisons import Comparison, Court, Ruling, kernel_trouble
+from .judge.comparisons import Comparison, Court, Ruling, is_outrun, kernel_trouble
 from .judge.static_pass import recorded_findings
 from .judge.verdict import Reason, Status, Verdict
 from .measure.campaign import Campaign, problem_entry
@@ -214,7 +214,7 @@ class Bench:
         while index < self.options.max_launches:
             run = self.run()
             undecided = [c for c in askable if not court.rule(c, run).decided]
-            work = self._work(undecided, {pair for pair in fit if kernel_trouble(run, *pair) is None})
+            work = self._work(run, undecided, {pair for pair in fit if kernel_trouble(run, *pair) is None})
             if not work:
                 break
             index = self._launch(campaign, work, len(undecided))
@@ -265,11 +265,19 @@ class Bench:
             return self.cannot_run(kernel, problem) is None
         return all(check["status"] == "correct" for check in self.check(Case(kernel, problem)))
 
-    def _work(self, undecided: Collection[Comparison], fit: set[tuple[str, str]]) -> dict[str, list[str]]:
-        """Problem -> kernels of the next launch. The reference is timed only where there is no vendor's kernel."""
+    def _work(
+        self, run: dict[str, Any], undecided: Collection[Comparison], fit: set[tuple[str, str]]
+    ) -> dict[str, list[str]]:
+        """Problem -> kernels of the next launch. The reference is timed only where there is no vendor's kernel.
+
+        Of rivals that one launch showed to be far behind, no more is asked, unless a claim names them.
+        """
         work: dict[str, list[str]] = {}
+        rivals = {pair for pair in fit if self.selection.info(pair[0]).origin in ("vendor", "reference")}
+        in_running = fit - {pair for pair in rivals if is_outrun(run, *pair)}
         for comparison in undecided:
-            able = [k for k in self.selection.contestants(comparison) if (k, comparison.problem) in fit]
+            wanted = fit if comparison.rival else in_running
+            able = [k for k in self.selection.contestants(comparison) if (k, comparison.problem) in wanted]
             vendors = [k for k in able if self.selection.info(k).origin != "reference"]
             chosen = able if comparison.rival or len(vendors) < 2 else vendors
             if len(chosen) > 1 and comparison.kernel in chosen:

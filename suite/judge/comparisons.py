@@ -6,6 +6,7 @@ undecided, and a report can judge again without a GPU.
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,6 +22,8 @@ from .verdict import Reason, Status, Verdict, is_decided
 
 MIN_FRESH_LAUNCHES = 5
 """Launches of a run itself before stored ones may help to decide a claim."""
+OUTRUN = 2.0
+"""From one launch to another no ratio of two kernels was seen to move by a tenth of that."""
 Run = Mapping[str, Any]
 
 
@@ -233,3 +236,11 @@ def fastest_rival(run: Run, kernel: str, problem: str) -> str | None:
             if kernel_trouble(run, other, problem) is None:
                 return other
     return None
+
+
+def is_outrun(run: Run, kernel: str, problem: str) -> bool:
+    """Whether a vendor's kernel or the reference is so far behind a vendor's that it will be nobody's best rival."""
+    rival, own_us = fastest_rival(run, kernel, problem), median_us(run, kernel, problem)
+    if rival is None or own_us is None or run["kernels"][rival]["origin"] != "vendor":
+        return False
+    return own_us > OUTRUN * (median_us(run, rival, problem) or math.inf)

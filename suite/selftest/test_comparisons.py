@@ -36,7 +36,8 @@ def test_a_claim_against_the_reference_is_measured_against_it() -> None:
         info=lambda kernel: SimpleNamespace(origin=kernel.partition("/")[2]),
     )
     bench = Bench(options=None, chosen=None, selection=selection)  # type: ignore[arg-type]
-    assert bench._work([CLAIM], {(HAND, PROBLEM), (REFERENCE, PROBLEM)}) == {PROBLEM: [HAND, REFERENCE]}
+    fit = {(HAND, PROBLEM), (REFERENCE, PROBLEM)}
+    assert bench._work(run_of(1, 1.42), [CLAIM], fit) == {PROBLEM: [HAND, REFERENCE]}
 
 
 def test_stored_evidence_alone_decides_nothing() -> None:

@@ -234,3 +234,15 @@ def test_a_change_is_judged_by_the_claims_of_its_base(tmp_path: Path) -> None:
     listing = ("--collect-only", "-q", "suite/test_speedup.py", "-k", "toy/hand")
     assert "toy/hand-over-toy/vendor" not in project.pytest(*listing).text
     assert "toy/hand-over-toy/vendor" in project.pytest(*listing, "--base", "HEAD").text
+
+
+def test_a_rival_far_behind_is_measured_once_and_a_claimed_one_always(tmp_path: Path) -> None:
+    project = ToyProject.make(tmp_path, {"slow": kernel("VENDOR", 12), "slower": kernel("VENDOR", 16)}, k_min=3)
+    project.write_claims(("toy/hand", "toy/slower", PROBLEM, 4.0))
+    outcome = project.pytest("--run-dir", "runs/one", "suite/test_speedup.py")
+    assert outcome.status == 0, outcome.text
+    timed = [{k for m in launch["measurements"] for k in m["times_us"]} for launch in project.run("one")["launches"]]
+    assert len(timed) >= 3
+    assert "toy/slow" in timed[0]
+    assert not any("toy/slow" in kernels for kernels in timed[1:])
+    assert all({"toy/hand", "toy/gen", "toy/vendor", "toy/slower"} <= kernels for kernels in timed[:3])
