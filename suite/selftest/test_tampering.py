@@ -87,16 +87,18 @@ def test_a_library_answers_for_settings_of_torch_only() -> None:
 
 
 def test_a_thread_that_goes_on_is_seen() -> None:
-    goes_on = True
+    goes_on, begun = True, threading.Event()
 
     def compute() -> None:
         while goes_on:
             torch.ones(64, 64) @ torch.ones(64, 64)
+            begun.set()
 
     assert not keeps_computing()
     thread = threading.Thread(target=compute)
     thread.start()
     try:
+        assert begun.wait(30)  # its first product may be slow to start
         assert keeps_computing()
     finally:
         goes_on = False
