@@ -95,7 +95,8 @@ class BlockSource:
 
     sequences: dict[int, Sequence] = field(default_factory=dict)
     _began: float = 0.0
-    _call_us: dict[str, list[float]] = field(default_factory=dict)
+    _rounds_us: dict[tuple[str, bool], list[float]] = field(default_factory=dict)
+    """(kernel, whether without its calls) -> microseconds of a call's share of each round."""
 
     def answer(self, question: dict[str, Any]) -> dict[str, Any]:
         """The reply to `call` (its seed, and whether the one before is kept), `ready` (inputs are drawn), `told` (the
@@ -112,8 +113,8 @@ class BlockSource:
 
     def witness_us(self) -> dict[str, float]:
         """Kernel -> microseconds of a call by this process's clock, calls back to back: the least of all rounds."""
-        empty_us = min(self._call_us.get("", [0.0]))
-        return {kernel: min(times) - empty_us for kernel, times in self._call_us.items() if kernel}
+        full = {kernel: min(times) for (kernel, empty), times in self._rounds_us.items() if not empty}
+        return {kernel: time_us - min(self._rounds_us.get((kernel, True), [0.0])) for kernel, time_us in full.items()}
 
     def _call(self, question: dict[str, Any], now: float) -> dict[str, Any]:
         number, index = int(question["sequence"]), int(question["index"])
@@ -156,5 +157,6 @@ class BlockSource:
         if question["when"] == "begin":
             self._began = time.monotonic()
         elif calls > 0:
-            self._call_us.setdefault(kernel, []).append((now - self._began) * 1e6 / calls)
+            rounds_us = self._rounds_us.setdefault((kernel, bool(question["empty"])), [])
+            rounds_us.append((now - self._began) * 1e6 / calls)
         return {}

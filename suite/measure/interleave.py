@@ -22,10 +22,11 @@ from ..device.device_records import OutsideWorkError
 from ..device.timer import TimedCall
 from .blame import blamed, culprit
 from .caches import flush_and_touch
+from .contestant import Contestant
 from .drawn import InputsChangedError
 from .execute import failure, fixed_checksums, plan_inputs, synchronize, why_not
 from .sequence import Ask
-from .session import Contestant, Session
+from .session import Session
 from .stopwatch import Stopwatch
 from .tampering import Tampered, keeps_computing, load_watched, module_of, untouched
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,38 +16,25 @@ from typing import Any
 import torch
 
 from kernels.device import Device
-from kernels.kernel import Kernel
 from kernels.problem import Inputs, Outputs, Problem
 from kernels.updates import spoil_updates, taken_updates
 
 from ..device.device_records import TimerError
-from ..device.timer import CaptureError, GraphRecords, PerfCounter, QueuedEvents, TimedCall, Timer
+from ..device.timer import CaptureError, GraphRecords, PerfCounter, QueuedEvents, Timer
 from ..judge.check import compare
+from .contestant import Contestant
 from .drawn import Drawn
 from .execute import copies, plan_inputs, save_outputs, synchronize
 from .sequence import Ask, Sequence, surroundings
 from .stopwatch import Stopwatch
+from .witness import WitnessRounds
 
 MIN_BLOCKS = 10
 RECORD_ATTEMPTS = 3
 WITNESS_S = 0.02
 """How long the parent times each kernel by its own clock."""
-WITNESS_ROUNDS = 2
-
-
-@dataclass(slots=True)  # an instance's methods cannot be replaced
-class Contestant:
-    """One kernel on one problem, planned and warmed up."""
-
-    kernel_id: str
-    kernel: Kernel
-    problem: Problem
-    """As the kernel's own tree defines it."""
-    state: Any
-    plan_us: float
-    host_us: float
-    prepare_s: float
-    calls: list[TimedCall]
+WITNESS_DRAWS = 3
+"""Sets of activations that these calls get in turn: drawing them call by call would keep the device waiting."""
 
 
 @dataclass(slots=True)  # an instance's methods cannot be replaced
@@ -96,28 +82,14 @@ class Session:
         if self.device.kind == "cpu":
             return
         with Stopwatch(self.phases_s, "check"):
-            # A graph flushes the caches too: what that takes by itself is subtracted.
-            before = next((call.before for c in contestants for call in c.calls if call.replay), None)
-            for contestant in (None, *contestants):
-                kernel_id = contestant.kernel_id if contestant else ""
-                estimate_us = times_us.get(kernel_id, 100.0)
-                for _ in range(WITNESS_ROUNDS):
-                    self._witness_round(kernel_id, contestant, before, _calls_in(WITNESS_S, estimate_us))
+            draws = [self._drawn_activations() for _ in range(WITNESS_DRAWS)]
+            for contestant in contestants:
+                rounds = WitnessRounds(contestant, self.inputs, draws, self.device.torch_name, self.ask)
+                rounds.play(_calls_in(WITNESS_S, times_us.get(contestant.kernel_id, 100.0)))
 
-    def _witness_round(
-        self, kernel_id: str, contestant: Contestant | None, before: Callable[[], None] | None, calls: int
-    ) -> None:
-        synchronize(self.device.torch_name)
-        self.ask({"ask": "witness", "kernel": kernel_id, "calls": calls, "when": "begin"})
-        for index in range(calls):
-            self.drawn.draw_activations(index)
-            if contestant:
-                call = contestant.calls[index % len(contestant.calls)]
-                (call.replay or call.run)()
-            elif before:
-                before()
-        synchronize(self.device.torch_name)
-        self.ask({"ask": "witness", "kernel": kernel_id, "calls": calls, "when": "end"})
+    def _drawn_activations(self) -> Inputs:
+        self.drawn.draw_activations(secrets.randbelow(1 << 48))
+        return {name: self.inputs[name].clone() for name in self.problem.activations if name in self.inputs}
 
     def _graph_records(self, captured: list[Contestant]) -> Timer:
         timer = GraphRecords()
@@ -221,4 +193,4 @@ class Session:
 
 
 def _calls_in(seconds: float, call_us: float) -> int:
-    return max(10, min(1000, int(seconds * 1e6 / call_us)))
+    return max(10, min(100, int(seconds * 1e6 / call_us)))

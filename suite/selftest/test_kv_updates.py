@@ -24,8 +24,9 @@ from kernels.updates import spoil_updates, taken_updates
 from suite.device.timer import TimedCall
 from suite.judge.check import expected_outputs, judge_outputs
 from suite.measure import execute
+from suite.measure.contestant import Contestant
 from suite.measure.drawn import Drawn
-from suite.measure.session import Contestant, Session
+from suite.measure.session import Session
 
 CPU = Device("cpu", "x86_64", 2, 0, 1, None)
 SMALL: dict[str, Any] = {"seqs": 3, "lengths": "skewed", "context": 5, "padding": 2, "page_size": 4}
