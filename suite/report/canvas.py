@@ -66,4 +66,4 @@ def key_of_shapes(axes: Axes, origins: Iterable[str], more: Sequence[Line2D] = (
 
 def drawable(words: str) -> str:
     """`words` with a question mark for each character that the plots' font may lack."""
-    return words.encode("latin-1", "replace").decode("latin-1")
+    return words.replace("…", "...").encode("latin-1", "replace").decode("latin-1")

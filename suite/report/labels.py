@@ -1,7 +1,7 @@
 """Short names for problems: `b64 s4096 h16` instead of an id that carries every field.
 
-A label leaves out what all problems of a family in one report share, and what more than two thirds of them share
-(the usual value); `Labels.legend` says what was left out, so that label and legend together identify a problem.
+A label leaves out what all problems of a family in one report share, and what most of them share (the usual
+value); `Labels.legend` says what was left out, so that label and legend together identify a problem.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ _TAGS = {
     "head_dim": "d", "page_size": "page", "num_tokens": "t", "tokens": "t", "hidden_size": "hidden",
     "intermediate_size": "inter", "num_experts": "e", "top_k": "top", "softmax_scale": "scale",
 }  # fmt: skip
-_USUAL_SHARE = 2 / 3
+_USUAL_SHARE, _USUAL_SIZE_SHARE = 1 / 2, 2 / 3
+"""What is usual is shared by more than that: sizes are what a reader looks for, and stay longer."""
 MOST_CHARS = 60
 """Of a label: longer ones leave a plot no room."""
 
@@ -84,9 +85,10 @@ class _TaskLabels:
         return len(self._counts[name]) > 1
 
     def _usual(self, name: str) -> str | None:
-        """The token that more than two thirds of the problems share."""
+        """The token that most of the problems share."""
         token, times = self._counts[name].most_common(1)[0]
-        return token if times > _USUAL_SHARE * len(self._problems) else None
+        share = _USUAL_SIZE_SHARE if name in _TAGS else _USUAL_SHARE
+        return token if times > share * len(self._problems) else None
 
     def _left_out(self, name: str) -> Any:
         usual = self._usual(name)
@@ -127,7 +129,7 @@ def _token(name: str, value: Any) -> str:
     if isinstance(value, bool):
         return name if value else f"no-{name}"
     if isinstance(value, (int, float)):
-        return f"{_TAGS.get(name, name + ' ')}{shown}"
+        return f"{_TAGS.get(name, name if len(name) == 1 else name + ' ')}{shown}"
     prefix = name.removesuffix("dtype").strip("_") if name.endswith("dtype") else ""
     return f"{prefix}-{shown}" if prefix else shown
 

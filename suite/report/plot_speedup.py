@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 MOST_LINES = 120
 """A taller plot is no longer looked at; the tables hold the rest."""
+LINE_CHARS = 30
+"""Of a problem's label."""
 _CLAIM_TICK: dict[str, Any] = {"marker": "|", "color": INK, "markersize": 15, "markeredgewidth": 1.6}
 
 
@@ -33,7 +36,7 @@ def draw_speedup(pool: Pool, problems: Sequence[str], claims: Sequence[Any], tit
             for factor in claimed[problem]:
                 axes.plot([factor], [index], **_CLAIM_TICK, zorder=3)
             _draw_rows(axes, index, rows)
-        axes.set_yticks(range(len(shown)), [drawable(pool.label(problem)) for problem in shown])
+        axes.set_yticks(range(len(shown)), [_wrapped(pool.label(problem)) for problem in shown])
         axes.set_ylim(len(shown) - 0.4, -0.6)
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
@@ -41,6 +44,11 @@ def draw_speedup(pool: Pool, problems: Sequence[str], claims: Sequence[Any], tit
         _factor_axis(axes, every_row, [factor for factors in claimed.values() for factor in factors])
         axes.set_xlabel(f"times as fast as {rival_words(pool)} (bar: 95% interval)")
         key_of_shapes(axes, [row.origin for row in every_row], _claim_key() if any(claimed.values()) else [])
+
+
+def _wrapped(label: str) -> str:
+    """At most two lines, so that the dots keep most of the width."""
+    return drawable("\n".join(textwrap.wrap(label, LINE_CHARS, max_lines=2, placeholder=" ...")))
 
 
 def _rows_shown(pool: Pool, problem: str) -> list[Row]:
@@ -100,6 +108,8 @@ def _factor_axis(axes: Axes, rows: Sequence[Row], claimed: Sequence[float]) -> N
     steps = fine[::2] if high / low < 2.5 else middle if high / low < 12 else coarse
     if high / low < 1.5:
         steps = fine
+    if high / low > 200:
+        steps = coarse[::3]  # powers of ten
     ticks = [tick for tick in steps if low <= tick <= high]
     axes.set_xscale("log")
     axes.set_xlim(low, high)
