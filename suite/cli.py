@@ -117,11 +117,14 @@ def generate(  # noqa: PLR0913, PLR0917 - each argument is an option
         int | None, typer.Option(min=1, help="Processes here; default: one a core.", show_default=False)
     ] = None,
     tier: Annotated[str, typer.Option(help="Problems that it searches for.")] = "ci",
+    estimate: Annotated[
+        bool, typer.Option("--estimate", help="Rank by machine code alone, though the device is here.")
+    ] = False,
 ) -> None:
     """Search for fast kernels of a family and write them to kernels/<family>/generated/. No device is needed."""
     from .commands import generate as command
 
-    how = command.How(gpu, budget, seed, trials, resume, run_dir, scheduler, jobs, tier)
+    how = command.How(gpu, budget, seed, trials, resume, run_dir, scheduler, jobs, tier, estimate)
     raise typer.Exit(command.run(_root(), family, how))
 
 

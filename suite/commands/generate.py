@@ -7,7 +7,8 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -18,9 +19,10 @@ from kernels.discover import discover, families, load_problems, load_spaces, pro
 from kernels.problem import Tier
 from kernels.space import Space
 
+from ..device.detect import ChosenDevice, choose_all, detect
 from ..device.specs import DeviceError, spec_by_key
 from ..generate.emit import Subject, compilers, write
-from ..generate.evaluate import executor
+from ..generate.evaluate import Measuring, Reply, Request, evaluate, executor
 from ..generate.search import Budget, Search
 from ..generate.trials import Trials
 from ..record.schema import RecordError
@@ -43,6 +45,8 @@ class How:
     scheduler: str = ""
     jobs: int | None = None
     tier: str = "ci"
+    estimate: bool = False
+    """Rank by machine code alone, though the device is here."""
 
 
 def run(root: Path, family: str, how: How) -> int:
@@ -63,18 +67,20 @@ def run(root: Path, family: str, how: How) -> int:
 
 
 def _search(root: Path, family: str, space: Space, folder: Path, budget: Budget, how: How) -> None:
-    subject = _subject(root, family, space, how)
+    chosen = [] if how.estimate or how.scheduler else _here(how.gpu)
+    subject = _subject(root, family, space, how, bool(chosen))
     kernel = discover(root)[f"{family}/{space.template}"]
     header = {
         "family": family, "template": space.template, "template_sha256": kernel.sha256, "device": subject.spec.key,
         "seed": how.seed, "space_sha256": space.sha256(subject.spec.device()),
-        "problems": [problem_key(p) for p in subject.problems], "compilers": compilers(),
+        "problems": [problem_key(p) for p in subject.problems], "compilers": compilers(), "measured": subject.measured,
     }  # fmt: skip
     typer.echo(f"{family}/{space.template}: {len(subject.problems)} problems for {subject.spec.name}; log in {folder}")
     trials = Trials(folder, header, how.resume is not None)
     try:
-        search = Search(space, family, subject.spec, subject.problems, how.seed, trials, progress())
-        with executor(how.jobs or os.cpu_count() or 1, how.scheduler) as workers:
+        with executor(how.jobs or os.cpu_count() or 1, how.scheduler) as workers, _evaluated(chosen, how) as evaluated:
+            search = Search(space, family, subject.spec, subject.problems, how.seed, trials, progress(), evaluated,
+                            subject.measured)  # fmt: skip
             ended = search.run(workers, budget)
         path, manifest = write(subject, trials)
     finally:
@@ -83,10 +89,30 @@ def _search(root: Path, family: str, space: Space, folder: Path, budget: Budget,
     typer.echo(f"\n{ended} {len(trials.results)} trials, {failed} of them failed: {trials.failures() or 'none'}.")
     for problem in subject.problems:
         typer.echo(_line(subject, trials, problem_key(problem), search.by_hand(problem)))
-    typer.echo(f"wrote {path.relative_to(root)} and its manifest; ranked by an estimate, nothing was measured.")
+    told = f"measured for this search alone; judge it: pytest -m {family} -k {path.stem}" if subject.measured else (
+        "ranked by an estimate, nothing was measured")  # fmt: skip
+    typer.echo(f"wrote {path.relative_to(root)} and its manifest; {told}.")
 
 
-def _subject(root: Path, family: str, space: Space, how: How) -> Subject:
+def _here(gpu: str) -> list[ChosenDevice]:
+    """This machine's GPUs of that kind."""
+    return [device for device in choose_all(detect()) if device.key == gpu and device.device.kind != "cpu"]
+
+
+@contextmanager
+def _evaluated(chosen: Sequence[ChosenDevice], how: How) -> Iterator[Callable[[Request], Reply]]:
+    """What a trial is: machine code, and where a GPU is here its time on it."""
+    if not chosen:
+        yield evaluate
+        return
+    measuring = Measuring(chosen, how.seed)
+    try:
+        yield measuring
+    finally:
+        measuring.close()
+
+
+def _subject(root: Path, family: str, space: Space, how: How, measured: bool) -> Subject:
     """Problems of the tier, of the space's tasks, that the device can hold and run."""
     spec = spec_by_key(how.gpu)
     tiers, hard_cases = load_problems(family)
@@ -95,7 +121,7 @@ def _subject(root: Path, family: str, space: Space, how: How) -> Subject:
     problems = [p for p in tiers[Tier(how.tier)] if p.id in able]
     if not problems:
         raise RecordError(f"{spec.key} can run no problem of {family}'s tier {how.tier}.")
-    return Subject(root, family, space, spec, problems, list(able.values()), how.seed)
+    return Subject(root, family, space, spec, problems, list(able.values()), how.seed, measured)
 
 
 def _line(subject: Subject, trials: Trials, problem: str, by_hand: dict[str, object]) -> str:
@@ -104,7 +130,7 @@ def _line(subject: Subject, trials: Trials, problem: str, by_hand: dict[str, obj
         return f"  {problem}: no choice was ranked"
     than = f", {hand.score_us / best.score_us:.2f}x of the choice by hand" if hand and hand.score_us else ""
     changed = ", ".join(f"{n} {v}" for n, v in best.choice.items() if by_hand[n] != v) or "as by hand"
-    return f"  {problem}: estimated {best.score_us:.1f} us{than} ({changed})"
+    return f"  {problem}: {'measured' if subject.measured else 'estimated'} {best.score_us:.1f} us{than} ({changed})"
 
 
 def seconds_of(budget: str) -> float:

@@ -39,6 +39,8 @@ class Subject:
     known: Sequence[Problem]
     """All of the family's that the space's template can solve on the device."""
     seed: int
+    measured: bool = False
+    """Whether scores are times on the device; estimates otherwise."""
 
     @property
     def path(self) -> Path:
@@ -54,7 +56,7 @@ def write(subject: Subject, trials: Trials) -> tuple[Path, Document]:
     """
     rows, path = rows_of(subject, trials), subject.path
     manifest_path = path.with_suffix(".json")
-    if manifest_path.exists() and load(manifest_path, "manifest")["measured"]:
+    if not subject.measured and manifest_path.exists() and load(manifest_path, "manifest")["measured"]:
         raise RecordError(f"{manifest_path}: what is there was measured; what was only ranked does not replace it.")
     folder = subject.root / "kernels" / subject.family
     text = specialised(folder, subject.space, rows, subject.spec.device(), manifest_path.name)
@@ -74,7 +76,7 @@ def rows_of(subject: Subject, trials: Trials) -> list[Row]:
         elif trials.find(problem_key(problem), by_hand) is None:  # the search ended before it came to this one
             points.append(Point(subject.space.facts(problem), by_hand, 0.0))
     if not any(result.score_us for result in trials.results.values()):
-        raise RecordError(f"Not one choice of {subject.family}/{subject.space.template} compiled: {trials.failures()}.")
+        raise RecordError(f"Not one choice of {subject.family}/{subject.space.template} ran: {trials.failures()}.")
     return table_of(points, _otherwise(subject, [point.use for point in points]))
 
 
@@ -91,6 +93,7 @@ def _otherwise(subject: Subject, uses: Sequence[Mapping[str, Any]]) -> Mapping[s
 
 def _manifest(subject: Subject, trials: Trials, rows: list[Row], text: str) -> Document:
     spent_s = max((result.elapsed_s for result in trials.results.values()), default=0.0)
+    device_s = sum(float(result.figures.get("device_s", 0.0)) for result in trials.results.values())
     failures = trials.failures()
     document: Document = {
         "schema": schema_version("manifest"),
@@ -102,7 +105,7 @@ def _manifest(subject: Subject, trials: Trials, rows: list[Row], text: str) -> D
         "generator": {"name": GENERATOR, "version": VERSION},
         "seed": subject.seed,
         "space_sha256": subject.space.sha256(subject.spec.device()),
-        "budget_s": {"wall": spent_s, "device": 0},
+        "budget_s": {"wall": spent_s, "device": round(device_s, 1)},
         "trials": {"tried": len(trials.results), "failed": sum(failures.values()), "failures": failures},
         "parents": [f"{subject.family}/{subject.space.template}"],
         "compilers": compilers(),
@@ -110,7 +113,7 @@ def _manifest(subject: Subject, trials: Trials, rows: list[Row], text: str) -> D
         "license": LICENSE,
         "workspace_bytes": None,
         "deterministic": None,
-        "measured": False,
+        "measured": subject.measured,
         "dispatch": rows,
     }
     return validate(document, "manifest", f"The manifest of {subject.path.name}")

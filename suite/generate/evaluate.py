@@ -9,16 +9,19 @@ import atexit
 import contextlib
 import functools
 import os
+import queue
 import shutil
 import signal
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from ..device.detect import ChosenDevice
 from ..measure.compile import COMPILING, PROJECT_ROOT, WITHOUT_LINE_INFO
+from ..measure.crew import START_TIMEOUT_S, start_request
 from ..measure.process import Worker, WorkerError
 from ..record.schema import RecordError
 
@@ -33,16 +36,53 @@ def evaluate(request: Request) -> Reply:
 
     Returns {"status": "compiled" or "failed", "reason", "sentence", "launches", "cost"}; see `compile_choice`.
     """
+    return _serve(request, COMPILING | WITHOUT_LINE_INFO, None)
+
+
+class Measuring:
+    """Evaluates as `evaluate` does, and times what compiled on this machine's GPUs: one choice at a time on each."""
+
+    def __init__(self, chosen: Sequence[ChosenDevice], seed: int) -> None:
+        self._free: queue.SimpleQueue[ChosenDevice] = queue.SimpleQueue()
+        self._threads = ThreadPoolExecutor(len(chosen), initializer=self._take_device)
+        self._cache_bytes = max(device.last_level_cache_bytes for device in chosen)
+        self._seed = seed
+        for device in chosen:
+            self._free.put(device)
+
+    def _take_device(self) -> None:
+        _own.device = self._free.get()
+
+    def __call__(self, request: Request) -> Reply:
+        """One trial: its machine code's figures, and its time beside the choice by hand; see `measure_choice`."""
+        compiled = evaluate(request)
+        if compiled["status"] != "compiled":
+            return compiled
+        timed = self._threads.submit(self._timed, request).result()
+        return compiled | timed
+
+    def _timed(self, request: Request) -> Reply:
+        message = request | {"op": "measure_choice", "cache_bytes": self._cache_bytes, "seed": self._seed}
+        return _serve(message, WITHOUT_LINE_INFO, _own.device)
+
+    def close(self) -> None:
+        """End the threads; their workers end with the others'."""
+        self._threads.shutdown(wait=True, cancel_futures=True)
+
+
+def _serve(request: Request, environment: dict[str, str], device: ChosenDevice | None) -> Reply:
+    """One request in this thread's worker, which is started on `device` where there is none."""
     worker = getattr(_own, "worker", None)
-    if worker is None:
-        log = _logs() / f"{threading.get_ident()}.log"
-        worker = _own.worker = Worker(PROJECT_ROOT, log, COMPILING | WITHOUT_LINE_INFO)
-        _STARTED.append(worker)
     try:
+        if worker is None:
+            worker = _own.worker = Worker(PROJECT_ROOT, _logs() / f"{threading.get_ident()}.log", environment)
+            _STARTED.append(worker)
+            if device is not None:
+                worker.request(start_request(device), START_TIMEOUT_S)
         reply: Reply = worker.request(dict(request), TIMEOUT_S)
     except WorkerError as error:
         reply = {"status": "failed", "reason": error.reason, "sentence": error.sentence, "lost": True}
-    if reply.get("lost") or reply.get("poisoned"):
+    if worker is not None and (reply.get("lost") or reply.get("poisoned")):
         worker.kill()
         _STARTED.remove(worker)
         _own.worker = None

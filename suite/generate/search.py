@@ -45,6 +45,8 @@ class Search:
     trials: Trials
     say: Callable[[str], None] = lambda text: None
     evaluate: Callable[[Request], Reply] = evaluate
+    measured: bool = False
+    """Whether `evaluate` times what compiles; a score is an estimate otherwise."""
 
     def run(self, executor: Executor, budget: Budget) -> str:
         """Search until the budget is spent, or nothing new is found, or Ctrl-C. Returns which, as a sentence."""
@@ -115,13 +117,16 @@ class Search:
 
     def _result(self, problem: str, choice: Mapping[str, Any], reply: Reply) -> Result:
         figures = {"launches": [{n: launch[n] for n in FIGURES if n in launch} for launch in reply.get("launches", ())]}
-        if reply["status"] != "compiled":
+        if reply["status"] not in ("compiled", "measured"):
             return Result(problem, choice, "failed", None, reply["reason"], reply["sentence"][:500], figures,
                           round(self.elapsed_s, 1))  # fmt: skip
         case = next(p for p in self.problems if problem_key(p) == problem)
         work = self.space.work(case, self.space.made(choice), self.spec.device())
-        score_us = estimate_us(Cost(**reply["cost"]), work, reply["launches"], self.spec)
-        return Result(problem, choice, "ranked", round(score_us, 3), "", "", figures, round(self.elapsed_s, 1))
+        estimated_us = round(estimate_us(Cost(**reply["cost"]), work, reply["launches"], self.spec), 3)
+        if reply["status"] == "compiled":
+            return Result(problem, choice, "ranked", estimated_us, "", "", figures, round(self.elapsed_s, 1))
+        figures |= {"estimated_us": estimated_us} | {name: reply[name] for name in ("by_hand_us", "device_s")}
+        return Result(problem, choice, "measured", reply["time_us"], "", "", figures, round(self.elapsed_s, 1))
 
     def _request(self, problem: str, choice: dict[str, Any]) -> Request:
         return {"op": "compile_choice", "family": self.family, "template": self.space.template, "problem": problem,
@@ -140,7 +145,8 @@ class Search:
             if by_hand is not None and by_hand.score_us and best is not None and best.score_us:
                 ratios.append(by_hand.score_us / best.score_us)
         failed = sum(self.trials.failures().values())
-        mean = f"; estimated {_geomean(ratios):.2f}x of the choice by hand" if ratios else ""
+        how = "measured" if self.measured else "estimated"
+        mean = f"; {how} {_geomean(ratios):.2f}x of the choice by hand" if ratios else ""
         best_now = next(reversed(self.trials.results.values()))
         return f"{len(self.trials.results)} trials, {failed} failed{mean}; last {best_now.problem}: {best_now.status}"
 

@@ -23,9 +23,9 @@ class Result:
     problem: str
     choice: Choice
     status: str
-    """`ranked` (estimated from its machine code) or `failed`."""
+    """`ranked` (estimated from its machine code), `measured` or `failed`."""
     score_us: float | None
-    """Estimated time; None where it failed."""
+    """Measured time, or estimated; None where it failed."""
     reason: str = ""
     """Reason code of a failure."""
     sentence: str = ""

@@ -141,10 +141,9 @@ class Crew:
         raise lost(f"The {role} worker could not start: {why.sentence}") from why
 
     def _started(self, worker: Worker) -> Worker:
-        device = self.chosen.device
-        kind = {"kind": "cpu"} if worker.environment.get("TRITON_INTERPRET") == "1" else {}
-        message = {"op": "start", "device": asdict(device) | kind, "torch_index": self.chosen.index,
-                   "base_root": str(self.base_root) if self.base_root else None}  # fmt: skip
+        message = start_request(self.chosen, self.base_root)
+        if worker.environment.get("TRITON_INTERPRET") == "1":
+            message["device"]["kind"] = "cpu"
         reply = worker.request(message, START_TIMEOUT_S)
         if reply["status"] != "ran":
             worker.kill()
@@ -233,3 +232,9 @@ class Crew:
             self._referee_root = Path(tempfile.mkdtemp(prefix="kernelgate-referee-"))
             copy_measured(self.root, self._referee_root)
         return self._referee_root
+
+
+def start_request(chosen: ChosenDevice, base_root: Path | None = None) -> dict[str, Any]:
+    """The first request to a worker: which device is its own, and the tree of the base commit."""
+    return {"op": "start", "device": asdict(chosen.device), "torch_index": chosen.index,
+            "base_root": str(base_root) if base_root else None}  # fmt: skip

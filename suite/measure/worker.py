@@ -25,6 +25,7 @@ OPERATIONS = {
     "describe": "suite.measure.describe:describe",
     "compile": "suite.measure.compile_worker:compile_case",
     "compile_choice": "suite.measure.compile_worker:compile_choice",
+    "measure_choice": "suite.measure.choice_times:measure_choice",
     "check": "suite.measure.execute:run_case",
     "referee": "suite.judge.check:referee",
     "property": "suite.measure.execute_properties:run_property",
