@@ -6,7 +6,12 @@ So every launch has the same work to do. On an H200 another order alone moved th
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from statistics import NormalDist
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .problem import Inputs
 
 LENGTHS = ("equal", "normal", "uniform", "empties")
 
@@ -34,3 +39,11 @@ def _quantiles(lengths: str, batch: int, s: int, least: int) -> list[int]:
     if lengths == "empties":
         return [(0, least, s)[i % 3] for i in range(batch)]
     return [s] * batch
+
+
+def planned_lengths(plan_inputs: Inputs, declared: Callable[[], list[tuple[int, int]]]) -> list[tuple[int, int]]:
+    """(queries, keys) of every sequence, from the tables of their starts; on device `meta` as the problem declares."""
+    starts_q, starts_kv = plan_inputs["cu_seqlens_q"], plan_inputs["cu_seqlens_kv"]
+    if starts_q.is_meta:
+        return declared()
+    return list(zip(starts_q.diff().tolist(), starts_kv.diff().tolist(), strict=True))

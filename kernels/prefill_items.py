@@ -13,11 +13,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
-from .problem import Outputs
+from .problem import Outputs, Problem
+
+if TYPE_CHECKING:
+    from .device import Device
 
 BLOCK_M = 128
 BLOCK_N = 128
@@ -78,6 +81,11 @@ class HopperPlan:
     """Tiles of K, and of V, in shared memory at once."""
     fallback: Any = None
     """Another kernel's plan for Triton's interpreter, which runs no Gluon."""
+
+
+def supports(problem: Problem, device: Device) -> str | None:
+    """None, or the limit that this device is past."""
+    return None if device.arch == "sm_90" else f"it is written for sm_90; this is {device.arch}"
 
 
 def item(rows: tuple[int, int], lengths: tuple[int, int], block: int, causal: bool, window: int) -> Item:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import torch
 
 from ..device import Device
+from ..lengths import planned_lengths
 from ..problem import Inputs, Problem
 from ._prefill_problem import AttentionPrefill
 
@@ -47,11 +48,7 @@ def plan(problem: Problem, plan_inputs: Inputs, device: Device) -> PrefillPlan:
     """Every launch decision. Lengths are read from the tables; on device `meta`, the problem's own stand for them."""
     assert isinstance(problem, AttentionPrefill)
     tile = _tile(problem, device)
-    starts_q, starts_kv = plan_inputs["cu_seqlens_q"], plan_inputs["cu_seqlens_kv"]
-    if starts_q.is_meta:
-        sequences = problem.sequences()
-    else:
-        sequences = list(zip(starts_q.diff().tolist(), starts_kv.diff().tolist(), strict=True))
+    sequences = planned_lengths(plan_inputs, problem.sequences)
     blocks = torch.tensor(heaviest_first(problem, sequences, tile.block_m), dtype=torch.int32)
     return PrefillPlan(
         softmax_scale=problem.softmax_scale,
@@ -59,7 +56,7 @@ def plan(problem: Problem, plan_inputs: Inputs, device: Device) -> PrefillPlan:
         window=problem.window,
         return_lse=problem.return_lse,
         tile=tile,
-        blocks=blocks.to(starts_q.device),
+        blocks=blocks.to(plan_inputs["cu_seqlens_q"].device),
     )
 
 

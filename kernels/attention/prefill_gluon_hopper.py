@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..kernel import Kernel, Origin
-from ..prefill_items import HopperPlan, heads_at_once, launch, table
+from ..lengths import planned_lengths
+from ..prefill_items import HopperPlan, heads_at_once, launch, supports, table
 from ..problem import Inputs, Outputs
 from ._prefill_plan import plan as plan_fallback
 from .prefill_triton_flash import run as run_fallback
@@ -18,24 +19,15 @@ STAGES = 3
 """What shared memory holds beside Q. H200, tuning, 8192 tokens of 64 heads: 1771 us, with two stages 1793."""
 
 
-def supports(problem: AttentionPrefill, device: Device) -> str | None:
-    """None, or the limit that this device is past."""
-    return None if device.arch == "sm_90" else f"it is written for sm_90; this is {device.arch}"
-
-
 def plan(problem: AttentionPrefill, plan_inputs: Inputs, device: Device) -> HopperPlan:
     """List the items."""
-    starts_q, starts_kv = plan_inputs["cu_seqlens_q"], plan_inputs["cu_seqlens_kv"]
-    if starts_q.is_meta:
-        sequences = problem.sequences()
-    else:
-        sequences = list(zip(starts_q.diff().tolist(), starts_kv.diff().tolist(), strict=True))
+    where, sequences = plan_inputs["cu_seqlens_q"].device, planned_lengths(plan_inputs, problem.sequences)
     at_once = heads_at_once(sum(n for _, n in sequences), problem.num_kv_heads, 2 * problem.head_dim * 2)
     items = table(
         sequences, problem.num_heads, problem.num_kv_heads, problem.causal, problem.window, device.num_sms, at_once
     )
     return HopperPlan(
-        items=items.to(starts_q.device),
+        items=items.to(where),
         softmax_scale=problem.softmax_scale,
         num_heads=problem.num_heads,
         num_kv_heads=problem.num_kv_heads,
@@ -43,7 +35,7 @@ def plan(problem: AttentionPrefill, plan_inputs: Inputs, device: Device) -> Hopp
         window=problem.window,
         return_lse=problem.return_lse,
         stages=STAGES,
-        fallback=plan_fallback(problem, plan_inputs, device) if starts_q.is_cpu else None,
+        fallback=plan_fallback(problem, plan_inputs, device) if where.type == "cpu" else None,
     )
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..kernel import Kernel, Origin
-from ..prefill_items import HopperPlan, heads_at_once, launch, table
+from ..lengths import planned_lengths
+from ..prefill_items import HopperPlan, heads_at_once, launch, supports, table
 from ..problem import Inputs, Outputs
 from ._dims import QK_HEAD_DIM, QK_ROPE_HEAD_DIM, V_HEAD_DIM
 from ._prefill_plan import plan as plan_fallback
@@ -16,22 +17,13 @@ if TYPE_CHECKING:
     from ._prefill_problem import MLAPrefill
 
 
-def supports(problem: MLAPrefill, device: Device) -> str | None:
-    """None, or the limit that this device is past."""
-    return None if device.arch == "sm_90" else f"it is written for sm_90; this is {device.arch}"
-
-
 def plan(problem: MLAPrefill, plan_inputs: Inputs, device: Device) -> HopperPlan:
     """List the items."""
-    starts_q, starts_kv = plan_inputs["cu_seqlens_q"], plan_inputs["cu_seqlens_kv"]
-    if starts_q.is_meta:
-        sequences = problem.sequence_lengths()
-    else:
-        sequences = list(zip(starts_q.diff().tolist(), starts_kv.diff().tolist(), strict=True))
+    where, sequences = plan_inputs["cu_seqlens_q"].device, planned_lengths(plan_inputs, problem.sequence_lengths)
     num_heads = problem.num_heads
     at_once = heads_at_once(sum(n for _, n in sequences), num_heads, 2 * (QK_HEAD_DIM + V_HEAD_DIM))
     return HopperPlan(
-        items=table(sequences, num_heads, num_heads, True, 0, device.num_sms, at_once).to(starts_q.device),
+        items=table(sequences, num_heads, num_heads, True, 0, device.num_sms, at_once).to(where),
         softmax_scale=problem.softmax_scale,
         num_heads=num_heads,
         num_kv_heads=num_heads,
@@ -39,7 +31,7 @@ def plan(problem: MLAPrefill, plan_inputs: Inputs, device: Device) -> HopperPlan
         window=0,
         return_lse=True,
         rope=QK_ROPE_HEAD_DIM,
-        fallback=plan_fallback(problem, plan_inputs, device) if starts_q.is_cpu else None,
+        fallback=plan_fallback(problem, plan_inputs, device) if where.type == "cpu" else None,
     )
 
 
