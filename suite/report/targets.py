@@ -9,11 +9,11 @@ from pathlib import Path
 
 from ..device.detect import PROJECT_ROOT
 from ..record.schema import Document, RecordError, load
+from . import file_name
 from .pool import OURS, Pool, Row, best_of
 from .tables import MISSING, Column, code, factor, number, percent, table, text
 
 FOLDER = Path("reports", "targets")
-RIVALS = ("vendor", "reference")
 STAGES = ("moonshot", "at_least")
 """The higher first: what is reached is the first of them that is met."""
 MISSED, NOT_MEASURED = "**missed**", "not measured"
@@ -21,7 +21,7 @@ MISSED, NOT_MEASURED = "**missed**", "not measured"
 
 def targets_section(pool: Pool, root: Path = PROJECT_ROOT) -> str | None:
     """The table with a sentence of how many were reached; None where the device has no targets."""
-    path = root / FOLDER / f"{pool.device['key']}.json"
+    path = root / FOLDER / f"{file_name(pool.device['key'])}.json"
     if not path.is_file():
         return None
     try:
@@ -41,8 +41,9 @@ def targets_section(pool: Pool, root: Path = PROJECT_ROOT) -> str | None:
 def _row(pool: Pool, target: Document) -> list[str]:
     problem = target["problem"]
     rows = pool.rows_of(problem)
-    ours, rival = best_of(rows, OURS), best_of(rows, RIVALS)
-    speedup = rival.median_us / ours.median_us if ours and rival else None
+    ours = best_of(rows, OURS)
+    rival = next((row for row in rows if row.kernel == pool.rivals[problem]), None) if problem in pool.rivals else None
+    speedup = ours.speedup.factor if ours and ours.speedup else None
     label = pool.label(problem) if rows else problem.partition("/")[2]
     return [
         text(label),
