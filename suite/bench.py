@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from kernels.device import Device
-from kernels.discover import KernelInfo, load_problem
+from kernels.discover import load_problem
 
 from . import ahead, stored_scores
 from .canary_call import ask_canary, found_unfit
+from .checks import Checks
 from .device.detect import ChosenDevice
 from .device.fitness import why_unfit_after
 from .device.specs import load_specs
@@ -44,27 +45,22 @@ class Bench:
     say: Callable[[str], None] = lambda text: None
     comparisons: tuple[Comparison, ...] = ()
     """What will be asked; set before the first question, so that all pairs are measured in the same launches."""
+    cases: tuple[Case, ...] = ()
+    """What will be checked; set before the first question, so that several can be checked at once."""
     journal: RunJournal | None = None
     unfit: str | None = None
     """What ended the run, where it was the device."""
     _campaign: Campaign | None = None
-    _described: dict[str, Any] = field(default_factory=dict)
+    _checks: Checks | None = None
     _rulings: dict[str, Ruling] = field(default_factory=dict)
 
     # What is asked
 
     def check(self, case: Case) -> list[dict[str, Any]]:
         """The checks of one kernel on one problem over all its input distributions; stops at the first failure."""
-        self.campaign()
-        done = {c["distribution"]: c for c in self._recorded_checks(case)}
-        results = []
-        for distribution in self._distributions(case):
-            if distribution not in done:
-                done[distribution] = self._check(case, distribution)
-            results.append(done[distribution])
-            if results[-1]["status"] != "correct":
-                break
-        return results
+        checks = self.checks()
+        checks.ahead(self.cases, self.say)
+        return checks.of(case, self.say)
 
     def ruling(self, comparison: Comparison) -> Ruling:
         """The verdict on one comparison. The first call measures all of `comparisons`."""
@@ -111,90 +107,46 @@ class Bench:
             base_root = self.options.base[2] if self.options.base else None
             crew = Crew(self.options.root, self.chosen, self.options.run_dir / "workers.log", base_root)
             self._campaign = Campaign(crew, self.journal, self.journal.run_id, self.journal.seed, _interpreted_device)
-            self._describe(self._campaign, self.journal)
+            described = self._describe(self._campaign, self.journal)
+            self._checks = Checks(self._campaign, self.journal, self.selection, self.chosen.device, described)
             if self.chosen.device.kind != "cpu":
                 ask_canary(self._campaign, self.journal, self.chosen, self.say)
             self._precompile(self._campaign)
         return self._campaign
 
-    def _describe(self, campaign: Campaign, journal: RunJournal) -> None:
+    def checks(self) -> Checks:
+        """What is known to be right, and what cannot run; starts the run."""
+        self.campaign()
+        assert self._checks is not None
+        return self._checks
+
+    def _describe(self, campaign: Campaign, journal: RunJournal) -> dict[str, Any]:
         """Ask a worker what runs here, and record kernels and problems."""
         everything = self.selection.kernels | self.selection.base_kernels
         problems = list(self.selection.problems | self.selection.hard_cases)
         sound = [k.id for k in everything.values() if not k.broken]  # as far as reading them tells
         self.say(f"asking {len(sound)} kernels what they can run")
-        self._described = campaign.describe(sound, problems)
-        if self._described["status"] != "ran":
-            raise RunError(f"The kernels could not be asked what they can run. {self._described['sentence']}")
-        importable = set(sound) - set(self._described["broken"])  # a crash would take the spare worker with it
+        described = campaign.describe(sound, problems)
+        if described["status"] != "ran":
+            raise RunError(f"The kernels could not be asked what they can run. {described['sentence']}")
+        importable = set(sound) - set(described["broken"])  # a crash would take the spare worker with it
         campaign.crew.warmed_kernels = sorted(importable & self.selection.kernels.keys())
         recorded = {event["id"] for event in journal.events if event["event"] == "problem"}
         for problem in (p for p in problems if p not in recorded):
             nothing = dict.fromkeys(("flops", "cold_read_bytes", "write_bytes", "compute_dtype", "light_speed_us"))
             journal.append({"event": "problem", "id": problem} | problem_entry(problem) | nothing)
         for kernel in everything.values():
-            version = self._described["versions"].get(kernel.id, "")
+            version = described["versions"].get(kernel.id, "")
             entry = {"family": kernel.family, "origin": kernel.origin, "version": version,
                      "source_sha256": kernel.sha256,
                      "findings": recorded_findings(kernel, self.options.root)}  # fmt: skip
             journal.append({"event": "kernel", "id": kernel.id} | entry)
+        return described
 
     def _precompile(self, campaign: Campaign) -> None:
         """Compile all Triton kernels that will run, in parallel, outside the measured launches."""
         with Stopwatch(campaign.phases_s, "compile"):
             ahead.precompile(self.comparisons, self.selection, self.chosen.device, campaign.crew.base_root, self.say)
-
-    # Checking
-
-    def _recorded_checks(self, case: Case) -> list[dict[str, Any]]:
-        assert self.journal is not None
-        return [
-            event
-            for event in self.journal.events
-            if event["event"] == "check"
-            and event["stage"] == "correctness"
-            and (event["kernel"], event["problem"]) == (case.kernel.id, case.problem)
-        ]
-
-    def _distributions(self, case: Case) -> tuple[str, ...]:
-        """All that the problem declares; the interpreter, which is slow, runs them on the small hard cases only."""
-        every = load_problem(case.problem).distributions
-        return every[:1] if self._interpreted(case.kernel) and case.problem in self.selection.problems else every
-
-    def _check(self, case: Case, distribution: str) -> dict[str, Any]:
-        campaign = self.campaign()
-        self.say(f"checking {case.kernel.id} on {case.problem} ({distribution})")
-        trouble = self.cannot_run(case.kernel, case.problem)
-        if trouble is None:
-            return campaign.check(case.kernel, case.problem, distribution)
-        record = {"kernel": case.kernel.id, "problem": case.problem, "distribution": distribution, "seed": None}
-        entry = record | trouble | {"errors": {}, "stage": "correctness"}
-        campaign.journal.append({"event": "check"} | entry)
-        return entry
-
-    def cannot_run(self, kernel: KernelInfo, problem: str) -> dict[str, str] | None:
-        """Why a case is not tried: status, reason and sentence, or None."""
-        broken = kernel.broken or self._described["broken"].get(kernel.id)
-        if broken:
-            reason = self._described.get("reasons", {}).get(kernel.id, "raised")
-            return {"status": "failed", "reason": reason, "sentence": broken}
-        hung_on = self._hung_on(kernel.id)
-        if hung_on:
-            return {"status": "failed", "reason": "hung", "sentence": f"It hung on {hung_on} and was not tried again."}
-        why = self._described["unsupported"].get(kernel.id, {}).get(problem)
-        if why and not (self._interpreted(kernel) and "cannot be imported" not in why):
-            return {"status": "skipped", "reason": "not_supported", "sentence": why}
-        return None
-
-    def _hung_on(self, kernel: str) -> str | None:
-        """A problem that the kernel hung on in this run: each further try would cost minutes."""
-        assert self.journal is not None
-        checks = (event for event in self.journal.events if event["event"] == "check" and event["kernel"] == kernel)
-        return next((str(check["problem"]) for check in checks if check["reason"] == "hung"), None)
-
-    def _interpreted(self, kernel: KernelInfo) -> bool:
-        """Triton kernels are checked in the interpreter on a machine without a GPU, and not timed there."""
-        return kernel.uses_triton and self.chosen.device.kind == "cpu"
 
     # Measuring
 
@@ -256,14 +208,9 @@ class Bench:
     def _fit_for_timing(self, comparisons: Iterable[Comparison]) -> set[tuple[str, str]]:
         """(kernel, problem) of all that is correct and can be timed here."""
         pairs = {(k, c.problem): None for c in comparisons if not c.unchanged for k in self.selection.contestants(c)}
-        return {(kernel, problem) for kernel, problem in pairs if self._is_fit(self.selection.info(kernel), problem)}
-
-    def _is_fit(self, kernel: KernelInfo, problem: str) -> bool:
-        if self._interpreted(kernel):
-            return False
-        if kernel.origin == "reference":
-            return self.cannot_run(kernel, problem) is None
-        return all(check["status"] == "correct" for check in self.check(Case(kernel, problem)))
+        cases, checks = [Case(self.selection.info(kernel), problem) for kernel, problem in pairs], self.checks()
+        checks.ahead((c for c in cases if c.kernel.origin != "reference"), self.say)
+        return {(case.kernel.id, case.problem) for case in cases if checks.is_fit(case, self.say)}
 
     def _work(
         self, run: dict[str, Any], undecided: Collection[Comparison], fit: set[tuple[str, str]]
@@ -304,7 +251,7 @@ class Bench:
             return Ruling(comparison, comparison.rival, verdict, red=True, decided=True)
         ruling = court.rule(comparison, self.run())
         kernel = self.selection.info(comparison.kernel)
-        if self._interpreted(kernel) and not comparison.unchanged:
+        if self.checks().is_interpreted(kernel) and not comparison.unchanged:
             sentence = f"{kernel.id}: Triton kernels are timed on a GPU; on the CPU the interpreter only checks them."
             verdict = Verdict(Status.SKIPPED, Reason.NOT_SUPPORTED, sentence)
             trouble = kernel_trouble(self.run(), kernel.id, comparison.problem)

@@ -21,7 +21,7 @@ def property_checks(bench: Bench, kernel: KernelInfo) -> list[dict[str, Any]]:
     if done:
         return done
     some_problem = next(p for p in bench.selection.hard_cases | bench.selection.problems if _family(p) == kernel.family)
-    trouble = bench.cannot_run(kernel, some_problem)
+    trouble = bench.checks().cannot_run(kernel, some_problem)
     if trouble and trouble["status"] == "failed":
         return [{"kernel": kernel.id, "problem": some_problem, "distribution": None, "facts": {}} | trouble]
     bench.say(f"trying {kernel.id} on random problems")

@@ -230,6 +230,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     gate.selection.narrow({mark.name for item in session.items for mark in item.iter_markers()})
     bench = gate.bench()
     bench.comparisons = tuple(comparison for comparison, _ in _selected(session, "comparison"))
+    bench.cases = tuple(_selected(session, "correctness_case"))
     bench.say = Progress(session.config)
 
 

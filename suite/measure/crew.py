@@ -13,6 +13,7 @@ import functools
 import os
 import re
 import shutil
+import signal
 import tempfile
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -73,6 +74,7 @@ class Crew:
     _has_started: bool = False
     _spares: list[Worker] = field(default_factory=list)
     _referee_root: Path | None = None
+    _is_stopped: bool = False
 
     def request(
         self, role: str, message: dict[str, Any], timeout_s: float, answer: Answer | None = None
@@ -122,6 +124,8 @@ class Crew:
 
     def worker(self, role: str) -> Worker:
         """The role's worker, started and on the device. RunError where it cannot start: no kernel is to blame."""
+        if self._is_stopped:
+            raise RunError("The run was ended.")
         if role not in self._workers:
             self._workers[role] = self._started_in_time(role)
             self._answered.discard(role)
@@ -170,6 +174,13 @@ class Crew:
         worker = self._workers.pop(role, None)
         if worker:
             worker.kill()
+
+    def stop(self) -> None:
+        """From another thread: end the request that is under way, and start no worker for another. `close` follows."""
+        self._is_stopped = True
+        for worker in list(self._workers.values()):
+            with contextlib.suppress(OSError):
+                os.killpg(worker.pid, signal.SIGKILL)
 
     def close(self) -> None:
         """End all workers."""
