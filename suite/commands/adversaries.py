@@ -22,7 +22,7 @@ def run(out: Path | None = None, gpu: str = "auto", jobs: int | None = None, onl
     """Judge all adversaries of the device's kind, print the table, and write it to `out` as markdown.
 
     `only` selects names and classes that contain it. Returns 1 where a cheat was missed, caught for a wrong reason, or
-    an honest kernel was accused. Raises DeviceError where there is no such device.
+    an honest kernel was accused, or not all could be judged. Raises DeviceError where there is no such device.
     """
     chosen = choose(gpu, detect())
     kind = "cpu" if chosen.device.kind == "cpu" else "cuda"
@@ -36,6 +36,8 @@ def run(out: Path | None = None, gpu: str = "auto", jobs: int | None = None, onl
 
     lanes = jobs or (JOBS_ON_CPU if kind == "cpu" else JOBS_ON_GPU)
     results = judge(chosen, selected, courses_for(kind), lanes, told)
+    if len(results) < len(selected):
+        console.print(f"It was interrupted: {len(results)} of {len(selected)} were judged.")
     console.print(as_table(results))
     console.print(Text(summary(results, len(everyone), kind, time.monotonic() - started)))
     for judged in results:
@@ -43,7 +45,7 @@ def run(out: Path | None = None, gpu: str = "auto", jobs: int | None = None, onl
             console.print(Text(complaint(judged)), style="red")
     if out is not None:
         out.write_text(as_markdown(results, chosen.name, summary(results, len(everyone), kind, 0.0)), encoding="utf-8")
-    return 0 if all(judged.as_expected for judged in results) else 1
+    return 0 if len(results) == len(selected) and all(judged.as_expected for judged in results) else 1
 
 
 def as_table(results: Sequence[Judged]) -> Table:

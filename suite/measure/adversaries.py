@@ -13,12 +13,10 @@ from __future__ import annotations
 
 import ast
 import hashlib
-import os
-import queue
 import random
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,6 +26,7 @@ from kernels.mla.problem import MLADecode
 
 from ..device.detect import PROJECT_ROOT, ChosenDevice
 from .audition import PASSED, Outcome, audition, check, fresh_workers, time_beside
+from .sittings import Sittings
 from .trial import Trial, trial
 
 FOLDER = Path("suite", "selftest", "adversaries")
@@ -131,53 +130,15 @@ def judge(
 ) -> list[Judged]:
     """Try every adversary, `jobs` at a time; `told` hears of each as it ends. Returns them in the given order.
 
+    Ctrl-C ends it early: what was judged by then is returned.
+
     A cheat gets workers of its own, unless its class leaves nothing behind. Honest ones share workers and launches:
     there they have to get along.
     """
-    work: queue.SimpleQueue[list[Adversary]] = queue.SimpleQueue()
-    for group in _groups(adversaries):
-        work.put(group)
-    done: dict[str, Judged] = {}
-    errors: list[BaseException] = []
     turn = None if chosen.device.kind == "cpu" else threading.Lock()
-
-    def report(judged: Judged) -> None:
-        done[judged.adversary.name] = judged
-        told(judged)
-
-    def lane() -> None:
-        try:
-            with _Lane(chosen, adversaries, courses, turn) as own:
-                while not work.empty() and not errors:
-                    for judged in own.judge(work.get_nowait()):
-                        report(judged)
-        except queue.Empty:
-            return
-        except BaseException as error:  # noqa: BLE001 - told by the caller's thread
-            errors.append(error)
-
-    threads = [threading.Thread(target=lane) for _ in range(jobs)]
-    with _cores_shared_by(jobs):
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    if errors:
-        raise errors[0]
-    return [done[a.name] for a in adversaries]
-
-
-@contextmanager
-def _cores_shared_by(jobs: int) -> Iterator[None]:
-    """Have the workers of each job use their share of the cores: OpenMP's threads spin while they wait for others."""
-    before = os.environ.get("OMP_NUM_THREADS")
-    os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // jobs))
-    try:
-        yield
-    finally:
-        del os.environ["OMP_NUM_THREADS"]
-        if before is not None:
-            os.environ["OMP_NUM_THREADS"] = before
+    lanes = [_Lane(chosen, adversaries, courses, turn) for _ in range(jobs)]
+    done = {judged.adversary.name: judged for judged in Sittings(lanes, _groups(adversaries), told).hold()}
+    return [done[a.name] for a in adversaries if a.name in done]
 
 
 def _groups(adversaries: Sequence[Adversary]) -> Iterator[list[Adversary]]:
@@ -218,6 +179,11 @@ class _Lane:
 
     def __exit__(self, *error: object) -> None:
         self.stack.close()
+
+    def stop(self) -> None:
+        """From another thread: end what is being judged."""
+        if self.trial is not None:
+            self.trial.campaign.crew.stop()
 
     def judge(self, group: list[Adversary]) -> Iterator[Judged]:
         """One cheat, or several that share workers, or several honest kernels; all of one family."""

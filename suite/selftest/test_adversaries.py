@@ -5,6 +5,8 @@ Those for GPUs are tried by `kernelgate selftest --adversaries` on a machine tha
 
 from __future__ import annotations
 
+import signal
+import threading
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -149,3 +151,12 @@ def test_a_kernel_that_fails_is_left_out_of_further_launches_and_the_others_are_
 
 def test_a_kernel_without_times_has_not_passed() -> None:
     assert time_beside(FakeTrial(([], [])), ["k"], ["p"], "rival", 1)["k"].reason == "not_measured"  # type: ignore[arg-type]
+
+
+def test_ctrl_c_keeps_what_was_judged() -> None:
+    chosen, courses = choose("cpu", detect()), courses_for("cpu")
+    some = [a for a in ON_CPU if a.cheat_class == ON_CPU[0].cheat_class or a.name == ON_CPU[-1].name]
+    threading.Timer(3.0, signal.raise_signal, (signal.SIGINT,)).start()
+    results = known.judge(chosen, some, courses, LANES)
+    assert len(results) < len(some)
+    assert all(judged.as_expected for judged in results)
