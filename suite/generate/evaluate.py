@@ -9,13 +9,12 @@ import atexit
 import contextlib
 import functools
 import os
-import queue
 import shutil
 import signal
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -40,34 +39,61 @@ def evaluate(request: Request) -> Reply:
 
 
 class Measuring:
-    """Evaluates as `evaluate` does, and times what compiled on this machine's GPUs: one choice at a time on each."""
+    """Evaluates as `evaluate` does, and times what compiled on this machine's GPUs: one choice at a time on each.
+
+    A GPU takes the choices of the problem that it is at before those of others, whose inputs it would have to draw.
+    """
 
     def __init__(self, chosen: Sequence[ChosenDevice], seed: int) -> None:
-        self._free: queue.SimpleQueue[ChosenDevice] = queue.SimpleQueue()
-        self._threads = ThreadPoolExecutor(len(chosen), initializer=self._take_device)
         self._cache_bytes = max(device.last_level_cache_bytes for device in chosen)
         self._seed = seed
-        for device in chosen:
-            self._free.put(device)
-
-    def _take_device(self) -> None:
-        _own.device = self._free.get()
+        self._waiting: list[tuple[Request, Future[Reply]]] = []
+        self._changed = threading.Condition()
+        self._closed = False
+        self._threads = [threading.Thread(target=self._time_all, args=(device,), daemon=True) for device in chosen]
+        for thread in self._threads:
+            thread.start()
 
     def __call__(self, request: Request) -> Reply:
         """One trial: its machine code's figures, and its time beside the choice by hand; see `measure_choice`."""
         compiled = evaluate(request)
         if compiled["status"] != "compiled":
             return compiled
-        timed = self._threads.submit(self._timed, request).result()
-        return compiled | timed
+        timed: Future[Reply] = Future()
+        with self._changed:
+            self._waiting.append((request, timed))
+            self._changed.notify()
+        return compiled | timed.result()
 
-    def _timed(self, request: Request) -> Reply:
-        message = request | {"op": "measure_choice", "cache_bytes": self._cache_bytes, "seed": self._seed}
-        return _serve(message, WITHOUT_LINE_INFO, _own.device)
+    def _time_all(self, device: ChosenDevice) -> None:
+        problem = None
+        while (taken := self._take(problem)) is not None:
+            request, timed = taken
+            problem = request.get("problem")
+            message = request | {"op": "measure_choice", "cache_bytes": self._cache_bytes, "seed": self._seed}
+            try:
+                timed.set_result(_serve(message, WITHOUT_LINE_INFO, device))
+            except Exception as error:  # noqa: BLE001 - told to whoever waits
+                timed.set_exception(error)
+
+    def _take(self, problem: str | None) -> tuple[Request, Future[Reply]] | None:
+        """The next choice, of `problem` if there is one; None once all is closed."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting or self._closed)
+            if self._closed:
+                return None
+            same = (n for n, (request, _) in enumerate(self._waiting) if request.get("problem") == problem)
+            return self._waiting.pop(next(same, 0))
 
     def close(self) -> None:
-        """End the threads; their workers end with the others'."""
-        self._threads.shutdown(wait=True, cancel_futures=True)
+        """End the threads; whoever still waits hears of it. Their workers end with the others'."""
+        with self._changed:
+            self._closed = True
+            for _, timed in self._waiting:
+                timed.cancel()
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join()
 
 
 def _serve(request: Request, environment: dict[str, str], device: ChosenDevice | None) -> Reply:

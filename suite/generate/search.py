@@ -18,8 +18,8 @@ from .roofline import estimate_us
 from .sampler import Sampler
 from .trials import Result, Trials
 
-PER_ROUND = 2
-"""Candidates of each problem in a round."""
+PER_ROUND = 4
+"""Candidates of each problem in a round: a GPU draws a problem's inputs once for all of them."""
 FIGURES = ("function", "grid", "num_warps", "shared_memory_bytes", "registers", "spilled_registers",
            "matrix_instructions", "binary_sha256")  # fmt: skip
 

@@ -88,6 +88,32 @@ def test_each_gpu_times_one_choice_at_a_time(monkeypatch: pytest.MonkeyPatch) ->
     assert all(r["op"] == "measure_choice" and r["seed"] == 3 and r["cache_bytes"] == 1 for r in asked)
 
 
+def test_a_gpu_stays_with_a_problem_while_it_has_choices_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    order, first, all_wait = [], threading.Event(), threading.Event()
+
+    def serve(request: dict[str, Any], environment: dict[str, str], device: Any) -> dict[str, Any]:
+        if device is None:
+            return {"status": "compiled", "cost": {}}
+        order.append(request["problem"])
+        first.set()
+        all_wait.wait(10)
+        return {"status": "measured", "time_us": 1.0, "by_hand_us": 2.0, "device_s": 0.0}
+
+    monkeypatch.setattr(evaluating, "_serve", serve)
+    measuring = Measuring([SimpleNamespace(index=0, last_level_cache_bytes=1)], seed=0)  # type: ignore[list-item]
+    threads = [threading.Thread(target=measuring, args=({"problem": name},)) for name in "abababab"]
+    for thread in threads:
+        thread.start()
+        first.wait(10)  # an `a` is being timed; the others queue up behind it
+    while len(measuring._waiting) < len(threads) - 1:
+        time.sleep(0.01)
+    all_wait.set()
+    for thread in threads:
+        thread.join()
+    measuring.close()
+    assert order == [*"aaaabbbb"]
+
+
 class Timer:
     """Calls at once; a call's time is what its output says."""
 

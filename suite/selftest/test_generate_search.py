@@ -20,7 +20,7 @@ from suite.generate.emit import Subject, rows_of
 from suite.generate.evaluate import evaluate, executor
 from suite.generate.occupancy import resident_blocks
 from suite.generate.roofline import estimate_us
-from suite.generate.search import Budget, Search
+from suite.generate.search import PER_ROUND, Budget, Search
 from suite.generate.table import look_up
 from suite.generate.trials import LOG_NAME, Trials
 from suite.measure.process import WorkerError
@@ -148,7 +148,7 @@ def test_a_lost_worker_costs_its_own_trial_only(tmp_path):
 
 
 def test_ctrl_c_keeps_the_best(tmp_path):
-    searched(tmp_path, 40, on=Here(interrupt_at=9))
+    searched(tmp_path, 40, on=Here(interrupt_at=PER_ROUND * len(PROBLEMS) + 1))
     assert table(tmp_path)
 
 
