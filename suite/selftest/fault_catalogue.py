@@ -21,7 +21,7 @@ LIMITS = """
 from suite.device.cpu import find_cpu
 from suite.measure import fence
 
-campaign.CASE_TIMEOUT_S = 5.0
+campaign.CASE_TIMEOUT_S = 8.0
 fence.MEMORY_FRACTION = (2 << 30) / find_cpu().memory_bytes
 fence.PROCESSES, fence.PROCESSES_PER_CORE = 24, 0
 fence.PRINTED_BYTES = 1 << 20
