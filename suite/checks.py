@@ -16,7 +16,7 @@ from .measure.campaign import Campaign
 from .measure.stopwatch import Stopwatch
 from .run_journal import RunJournal
 from .selection import Case, Selection
-from .side_by_side import SETTLED, check_side_by_side, lanes_here
+from .side_by_side import SETTLED, check_side_by_side, lanes_for
 
 Say = Callable[[str], None]
 
@@ -58,8 +58,8 @@ class Checks:
             if case.kernel.id not in wrong and self._run(lane, case, _mute)[-1]["status"] not in SETTLED:
                 wrong.add(case.kernel.id)
 
-        num_lanes = lanes_here(self.device.kind)
-        if num_lanes > 1 and len(todo) > 1:
+        num_lanes = lanes_for(len(todo), self.device.kind)
+        if num_lanes > 1:
             with Stopwatch(self.campaign.phases_s, "check"):
                 check_side_by_side(self.campaign, todo, num_lanes, check, say)
 

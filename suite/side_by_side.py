@@ -1,4 +1,4 @@
-"""Correctness of many cases at once: until something is timed, several processes may share a GPU.
+"""Correctness of many cases at once: until something is timed, several processes may share the device.
 
 A lane is a campaign with workers of its own. What is correct or skipped in one is settled; whatever goes wrong in
 company (for lack of memory that others held, say) is left to be asked again alone: no kernel answers for a neighbour.
@@ -19,15 +19,18 @@ from .measure.campaign import Appends, Campaign
 from .measure.crew import Crew
 from .selection import Case
 
-MAX_LANES, CORES_PER_LANE = 4, 4
-"""A lane is two processes on the device; what they wait for is mostly compilers, on cores."""
+MAX_LANES, CASES_PER_LANE = 4, 4
+"""Fewer cases than that do not pay for the start of another lane's processes."""
+CORES_PER_LANE = {"cpu": 1, "cuda": 4, "hip": 4}
+"""On a GPU a lane waits mostly for compilers; on a CPU for Triton's interpreter, which takes one core."""
 SETTLED = ("correct", "skipped")
 LOOK_EVERY_S = 1.0
 
 
-def lanes_here(device_kind: str) -> int:
-    """How many lanes this machine has cores for. One on a CPU, where kernels take all of them."""
-    return 1 if device_kind == "cpu" else min(MAX_LANES, (os.cpu_count() or 1) // CORES_PER_LANE)
+def lanes_for(num_cases: int, device_kind: str) -> int:
+    """How many lanes pay for so many cases, and have cores here."""
+    cores = (os.cpu_count() or 1) // CORES_PER_LANE[device_kind]
+    return max(1, min(MAX_LANES, cores, num_cases // CASES_PER_LANE))
 
 
 @dataclass

@@ -12,7 +12,7 @@ from suite.measure.campaign import Campaign
 from suite.measure.crew import RunError
 from suite.measure.trial import Trial, trial
 from suite.selection import Case
-from suite.side_by_side import check_side_by_side, lanes_here
+from suite.side_by_side import check_side_by_side, lanes_for
 
 RIGHT, WRONG = "kv/torch_index", "kv/wrong"
 SPOIL = """
@@ -88,5 +88,12 @@ def test_ctrl_c_ends_what_is_under_way_and_records_no_failure(toy: Trial) -> Non
     assert all(event["status"] == "correct" for event in toy.notebook.events)
 
 
-def test_a_cpu_has_one_lane() -> None:
-    assert lanes_here("cpu") == 1
+@pytest.mark.parametrize(("cores", "cases", "kind", "lanes"), [
+    (2, 100, "cpu", 2), (64, 100, "cpu", 4), (2, 100, "cuda", 1), (16, 100, "hip", 4), (16, 9, "cuda", 2),
+    (16, 3, "cuda", 1), (1, 100, "cpu", 1),
+])  # fmt: skip
+def test_lanes_are_as_many_as_pay(
+    cores: int, cases: int, kind: str, lanes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: cores)
+    assert lanes_for(cases, kind) == lanes

@@ -33,7 +33,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from suite import progress, summary
+from suite import progress, side_by_side, summary
 from suite.device.detect import Detected
 from suite.judge import comparisons
 from suite.measure import campaign, launch
@@ -46,6 +46,7 @@ launch.CPU_BLOCKS = 10
 campaign.Campaign.ceilings = lambda self: {}
 summary.write_report = lambda runs, claims, folder: [folder / "left out"]
 progress.LOG_EVERY_S = 0.0
+side_by_side.MAX_LANES = 1  # its faults are told one by one
 
 
 def pytest_configure(config):
