@@ -7,7 +7,8 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -19,8 +20,8 @@ from kernels.discover import discover, families, load_problems, load_spaces, pro
 from kernels.problem import Tier
 from kernels.space import Space
 
-from ..device.detect import ChosenDevice, choose_all, detect
 from ..device.specs import DeviceError, spec_by_key
+from ..generate.cluster import cluster, own_gpus
 from ..generate.emit import Subject, compilers, write
 from ..generate.evaluate import Measuring, Reply, Request, evaluate, executor
 from ..generate.search import Budget, Search
@@ -67,49 +68,50 @@ def run(root: Path, family: str, how: How) -> int:
 
 
 def _search(root: Path, family: str, space: Space, folder: Path, budget: Budget, how: How) -> None:
-    chosen = [] if how.estimate or how.scheduler else _here(how.gpu)
-    subject = _subject(root, family, space, how, bool(chosen))
     kernel = discover(root)[f"{family}/{space.template}"]
-    header = {
-        "family": family, "template": space.template, "template_sha256": kernel.sha256, "device": subject.spec.key,
-        "seed": how.seed, "space_sha256": space.sha256(subject.spec.device()),
-        "problems": [problem_key(p) for p in subject.problems], "compilers": compilers(), "measured": subject.measured,
-    }  # fmt: skip
-    typer.echo(f"{family}/{space.template}: {len(subject.problems)} problems for {subject.spec.name}; log in {folder}")
-    trials = Trials(folder, header, how.resume is not None)
-    try:
-        with executor(how.jobs or os.cpu_count() or 1, how.scheduler) as workers, _evaluated(chosen, how) as evaluated:
+    with _place(how) as (workers, evaluated, measured):
+        subject = _subject(root, family, space, how, measured)
+        header = {
+            "family": family, "template": space.template, "template_sha256": kernel.sha256, "device": subject.spec.key,
+            "seed": how.seed, "space_sha256": space.sha256(subject.spec.device()),
+            "problems": [problem_key(p) for p in subject.problems], "compilers": compilers(), "measured": measured,
+        }  # fmt: skip
+        what = f"{family}/{space.template}: {len(subject.problems)} problems for {subject.spec.name}"
+        typer.echo(f"{what}; log in {folder}")
+        trials = Trials(folder, header, how.resume is not None)
+        try:
             search = Search(space, family, subject.spec, subject.problems, how.seed, trials, progress(), evaluated,
-                            subject.measured)  # fmt: skip
+                            measured)  # fmt: skip
             ended = search.run(workers, budget)
-        path, manifest = write(subject, trials)
-    finally:
-        trials.close()
+            path, manifest = write(subject, trials)
+        finally:
+            trials.close()
     failed = manifest["trials"]["failed"]
     typer.echo(f"\n{ended} {len(trials.results)} trials, {failed} of them failed: {trials.failures() or 'none'}.")
     for problem in subject.problems:
         typer.echo(_line(subject, trials, problem_key(problem), search.by_hand(problem)))
-    told = f"measured for this search alone; judge it: pytest -m {family} -k {path.stem}" if subject.measured else (
+    told = f"measured for this search alone; judge it: pytest -m {family} -k {path.stem}" if measured else (
         "ranked by an estimate, nothing was measured")  # fmt: skip
     typer.echo(f"wrote {path.relative_to(root)} and its manifest; {told}.")
 
 
-def _here(gpu: str) -> list[ChosenDevice]:
-    """This machine's GPUs of that kind."""
-    return [device for device in choose_all(detect()) if device.key == gpu and device.device.kind != "cpu"]
-
-
 @contextmanager
-def _evaluated(chosen: Sequence[ChosenDevice], how: How) -> Iterator[Callable[[Request], Reply]]:
-    """What a trial is: machine code, and where a GPU is here its time on it."""
-    if not chosen:
-        yield evaluate
+def _place(how: How) -> Iterator[tuple[Executor, Callable[[Request], Reply], bool]]:
+    """Where trials run, what one is (machine code, and where a GPU is had its time on it), and whether it is timed."""
+    if how.scheduler:
+        with cluster(how.scheduler, how.gpu, how.seed, how.estimate) as there:
+            yield there
         return
-    measuring = Measuring(chosen, how.seed)
-    try:
-        yield measuring
-    finally:
-        measuring.close()
+    chosen = [] if how.estimate else own_gpus(how.gpu)
+    with executor(how.jobs or os.cpu_count() or 1) as workers:
+        if not chosen:
+            yield workers, evaluate, False
+            return
+        measuring = Measuring(chosen, how.seed)
+        try:
+            yield workers, measuring, True
+        finally:
+            measuring.close()
 
 
 def _subject(root: Path, family: str, space: Space, how: How, measured: bool) -> Subject:

@@ -14,7 +14,7 @@ import signal
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Executor, Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,6 @@ from ..device.detect import ChosenDevice
 from ..measure.compile import COMPILING, PROJECT_ROOT, WITHOUT_LINE_INFO
 from ..measure.crew import START_TIMEOUT_S, start_request
 from ..measure.process import Worker, WorkerError
-from ..record.schema import RecordError
 
 Request = dict[str, Any]
 Reply = dict[str, Any]
@@ -61,6 +60,8 @@ class Measuring:
             return compiled
         timed: Future[Reply] = Future()
         with self._changed:
+            if self._closed:
+                raise CancelledError
             self._waiting.append((request, timed))
             self._changed.notify()
         return compiled | timed.result()
@@ -103,8 +104,11 @@ def _serve(request: Request, environment: dict[str, str], device: ChosenDevice |
         if worker is None:
             worker = _own.worker = Worker(PROJECT_ROOT, _logs() / f"{threading.get_ident()}.log", environment)
             _STARTED.append(worker)
-            if device is not None:
-                worker.request(start_request(device), START_TIMEOUT_S)
+            if (
+                device is not None
+                and (start := worker.request(start_request(device), START_TIMEOUT_S))["status"] != "ran"
+            ):
+                raise WorkerError(start["reason"], f"The GPU could not be had: {start['sentence']}")
         reply: Reply = worker.request(dict(request), TIMEOUT_S)
     except WorkerError as error:
         reply = {"status": "failed", "reason": error.reason, "sentence": error.sentence, "lost": True}
@@ -113,6 +117,13 @@ def _serve(request: Request, environment: dict[str, str], device: ChosenDevice |
         _STARTED.remove(worker)
         _own.worker = None
     return reply
+
+
+def _begin_on(worker: Worker, device: ChosenDevice) -> None:
+    """WorkerError where the worker cannot have the device."""
+    reply = worker.request(start_request(device), START_TIMEOUT_S)
+    if reply["status"] != "ran":
+        raise WorkerError(reply["reason"], f"{device.name} could not be had. {reply['sentence']}")
 
 
 _STARTED: list[Worker] = []
@@ -127,15 +138,8 @@ def _logs() -> Path:
 
 
 @contextlib.contextmanager
-def executor(jobs: int, scheduler: str = "") -> Iterator[Executor]:
-    """Threads of this process with a worker each, or the workers of the Dask cluster at `scheduler`.
-
-    RecordError where `distributed` is not installed.
-    """
-    if scheduler:
-        with _client(scheduler) as client:
-            yield client.get_executor(pure=False, retries=0)
-        return
+def executor(jobs: int) -> Iterator[Executor]:
+    """Threads of this process, with a worker each."""
     threads = ThreadPoolExecutor(jobs)
     try:
         yield threads
@@ -146,13 +150,3 @@ def executor(jobs: int, scheduler: str = "") -> Iterator[Executor]:
         threads.shutdown(wait=True, cancel_futures=True)
         while _STARTED:
             _STARTED.pop().kill()
-
-
-def _client(scheduler: str) -> Any:
-    try:
-        from distributed import Client
-    except ImportError as error:
-        raise RecordError(
-            f"--scheduler {scheduler} needs Dask ({error}): pip install 'kernelgate[cluster]', on every machine."
-        ) from None
-    return Client(scheduler)
