@@ -10,6 +10,7 @@ from . import verdicts as judged
 from .error_rates import error_rates_section
 from .findings import findings_section
 from .labels import Labels, families, fields_of
+from .origins import origins_section
 from .pool import OURS, Pool, Row, best_of, is_base, rival_words
 from .provenance import environment, reproduction, time_spent
 from .tables import (
@@ -43,6 +44,7 @@ def page(pool: Pool, claims: Sequence[Any], images: dict[str, list[tuple[str, st
         f"# kernelgate on {text(pool.device['name'])}",
         summary(pool),
         *([f"## Targets\n\n{shown}"] if (shown := targets_section(pool)) else []),
+        *([f"## By origin\n\n{shown}"] if (shown := origins_section(pool)) else []),
         f"## Verdicts\n\n{verdict_section(pool, claims)}",
         *(family_section(pool, family, images.get(family, [])) for family in families(pool.problems)),
         f"## What could not run, and why\n\n{troubles(pool)}",

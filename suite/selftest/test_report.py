@@ -49,7 +49,8 @@ def test_writes_a_page_and_two_plots_whose_links_lead_to_them(written: list[Path
 def test_sections_come_in_a_readers_order(written: list[Path]) -> None:
     headings = re.findall(r"^#+ .*", written[0].read_text(), re.MULTILINE)
     assert headings == [
-        "# kernelgate on NVIDIA H200", "## Targets", "## Verdicts", "## Speedup by problem: mla",
+        "# kernelgate on NVIDIA H200", "## Targets", "## By origin", "## Verdicts",
+        "## Speedup by problem: mla",
         "## What could not run, and why",
         "## How often the gate errs here", "## How the time was spent", "## Environment", "## How to reproduce",
     ]  # fmt: skip
@@ -57,7 +58,7 @@ def test_sections_come_in_a_readers_order(written: list[Path]) -> None:
 
 def test_every_table_has_a_header_and_as_many_cells_in_every_row(written: list[Path]) -> None:
     tables = tables_of(written[0].read_text())
-    assert len(tables) == 1 + 1 + 1 + len(SHAPES) + 1 + 2 + 1
+    assert len(tables) == 1 + 1 + 1 + 1 + len(SHAPES) + 1 + 2 + 1
     for lines in tables:
         assert re.fullmatch(r"\|( :--| --:)( \|( :--| --:))* \|", lines[1])
         assert {num_cells(line) for line in lines} == {num_cells(lines[0])}
