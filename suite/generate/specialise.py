@@ -37,6 +37,7 @@ HEADER = """\
 # SPDX-License-Identifier: Apache-2.0
 # Written by kernelgate generate from kernels/{family}/{template}.py; how, and its table of choices: {manifest}
 """
+TABLE_IMPORTS = "import functools\nimport json\nfrom pathlib import Path\nfrom typing import Any\n"
 TABLE = '''
 
 @functools.cache
@@ -123,7 +124,7 @@ def _with_table(source: Source, space: Space, varying: Sequence[str]) -> Source:
     text = text.replace("_CHOSEN", chosen if len(chosen) < 30 else "CHOSEN")
     named = "" if len(chosen) < 30 else f"\n\nCHOSEN = {chosen}\n"
     source = source.edited([[_replaced(source, by_hand, named + text)]])
-    return Source(source.text.replace("\n\n", "\n\nimport functools\nimport json\nfrom pathlib import Path\n", 1))
+    return Source(source.text.replace("\n\n", f"\n\n{TABLE_IMPORTS}", 1))
 
 
 def _replaced(source: Source, node: ast.stmt, text: str) -> tuple[int, int, str]:
