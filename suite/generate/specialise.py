@@ -35,7 +35,8 @@ RUFF_RULES = "F401,F841,I,RUF100"
 
 HEADER = """\
 # SPDX-License-Identifier: Apache-2.0
-# Written by kernelgate generate from kernels/{family}/{template}.py; how, and its table of choices: {manifest}
+# Written by kernelgate generate from kernels/{family}/{template}.py.
+# How, and its table of choices: {manifest}
 """
 TABLE_IMPORTS = "import functools\nimport json\nfrom pathlib import Path\nfrom typing import Any\n"
 TABLE = '''
