@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ..device import Device
 from ..problem import Inputs, Problem
-from ._decode_problem import PagedDecode
-from ._tree_problem import TreeDecode
+from .problem import PagedDecode, TreeDecode
 
 COMBINE_VALUES = 8192
 """Partial values that one step of the combination holds: 64 registers for each of its 128 threads."""
@@ -23,13 +22,15 @@ WAVES_UNSPLIT = 24
 FULL_WAVES = 0.95
 """Nor are sequences of equal lengths, more than a wave of them, that fill this share of their waves. H200, tuning, 64
 sequences of 8192 tokens, 8 KV heads, 97% of two waves: 474 us, split into equal parts 494."""
-SHORT_SHARE_TOKENS, LONG_SHARE_TOKENS = 1024, 4096
-"""Tokens for each program of two an SM: below and from where other tiles than the many small ones pay."""
+SHORT_SHARE_TOKENS = 1024
+"""Tokens for each program of two an SM: below it other tiles than the many small ones pay."""
+LONG_SHARE_TOKENS = 4096
+"""And from here on, too."""
 
 
 @dataclass(frozen=True)
 class Tile:
-    """The shape of one program of the first kernel: what a search would vary."""
+    """The shape of one program of the first kernel, and all else that is chosen rather than derived."""
 
     block_h: int
     """Rows (query, head of the group); at least 16, which tensor cores want."""
@@ -40,6 +41,18 @@ class Tile:
     programs_per_sm: int = 1
     min_tokens: int = 128
     """Least tokens in a part: fewer cost more to combine than a further program saves."""
+    whole: bool = True
+    """Whether sequences of equal lengths are not split where whole ones fill the device: see FULL_WAVES."""
+    late_sum: bool = False
+    """As `SplitKVPlan.late_sum`."""
+    peel: bool = False
+    """As `SplitKVPlan.peel`."""
+    combine_values: int = COMBINE_VALUES
+    """As the constant of that name."""
+    dependent_launch: bool = False
+    """As `SplitKVPlan.dependent_launch`."""
+    waves_per_eu: int = 0
+    """AMD: waves that share a SIMD's registers; 0 leaves it to the compiler."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +72,8 @@ class SplitKVPlan:
     """Least tiles in a part."""
     late_sum: bool
     """Whether the sums of softmax are taken across a tile's tokens at the end only."""
+    peel: bool
+    """Whether tiles that every row sees whole have a loop without a mask, as those of a tree always do."""
     combine_rows: int
     combine_columns: int
     combine_parts: int
@@ -72,16 +87,19 @@ class SplitKVPlan:
 def plan(problem: Problem, plan_inputs: Inputs, device: Device) -> SplitKVPlan:
     """Every launch decision, from shapes alone: `plan_inputs` may be meta tensors."""
     assert isinstance(problem, PagedDecode)
-    tile = choose_tile(problem, device)
-    rows = problem.seq_len_q * problem.group
-    columns = problem.num_kv_heads * math.ceil(rows / tile.block_h)  # programs that read the same tokens
+    return plan_from(problem, choice_for(problem, device), device)
+
+
+def plan_from(problem: PagedDecode, tile: Tile, device: Device) -> SplitKVPlan:
+    """What follows from a choice."""
+    columns = _columns(problem, tile)
     slots = device.num_sms * tile.programs_per_sm
     min_tiles = max(1, tile.min_tokens // tile.block_n)
     most_tiles = problem.batch * math.ceil(problem.max_seq_len / tile.block_n)
     num_parts = min(max(1, slots // columns), math.ceil(most_tiles / min_tiles))
-    whole = problem.max_seq_len <= tile.min_tokens or _fills_waves(problem, problem.batch * columns / slots)
+    whole = problem.max_seq_len <= tile.min_tokens or _fills_waves(problem, tile, problem.batch * columns / slots)
     combine_parts = min(COMBINE_PARTS, max(4, _next_power_of_2(num_parts // problem.batch)))
-    combine_columns = min(problem.head_dim, max(16, COMBINE_VALUES // combine_parts))
+    combine_columns = min(problem.head_dim, max(16, tile.combine_values // combine_parts))
     return SplitKVPlan(
         problem=problem,
         block_h=tile.block_h,
@@ -91,20 +109,47 @@ def plan(problem: Problem, plan_inputs: Inputs, device: Device) -> SplitKVPlan:
         split=not whole,
         num_parts=problem.batch if whole else num_parts,
         min_tiles=min_tiles,
-        late_sum=tile.block_h <= 32,
-        combine_rows=max(1, COMBINE_VALUES // (combine_parts * combine_columns)),
+        late_sum=tile.late_sum,
+        peel=tile.peel,
+        combine_rows=max(1, tile.combine_values // (combine_parts * combine_columns)),
         combine_columns=combine_columns,
         combine_parts=combine_parts,
-        dependent_launch=device.compute_capability >= 90,
-        backend_options={"waves_per_eu": 1} if device.kind == "hip" else {},
+        dependent_launch=tile.dependent_launch,
+        backend_options={"waves_per_eu": tile.waves_per_eu} if device.kind == "hip" else {},
     )
 
 
-def _fills_waves(problem: PagedDecode, waves: float) -> bool:
+def _fills_waves(problem: PagedDecode, tile: Tile, waves: float) -> bool:
     """Whether programs of whole sequences, this many waves of them, leave little of the device idle at the end."""
     if problem.lengths == "equal":
-        return waves > 1 and waves >= FULL_WAVES * math.ceil(waves)
+        return tile.whole and waves > 1 and waves >= FULL_WAVES * math.ceil(waves)
     return waves >= WAVES_UNSPLIT
+
+
+def _columns(problem: PagedDecode, tile: Tile) -> int:
+    """Programs that read the same tokens."""
+    return problem.num_kv_heads * math.ceil(problem.seq_len_q * problem.group / tile.block_h)
+
+
+def facts(problem: PagedDecode) -> dict[str, int]:
+    """What a table of choices tells problems apart by."""
+    return {
+        "rows": problem.seq_len_q * problem.group,
+        "kv_bytes": 1 if problem.is_fp8 else 2,
+        "head_dim": problem.head_dim,
+        "head_tokens": problem.batch * problem.max_seq_len * problem.num_kv_heads,
+    }
+
+
+def choice_for(problem: PagedDecode, device: Device) -> Tile:
+    """What was chosen by hand."""
+    tile = choose_tile(problem, device)
+    return replace(
+        tile,
+        late_sum=tile.block_h <= 32,
+        dependent_launch=device.compute_capability >= 90,
+        waves_per_eu=1 if device.kind == "hip" else 0,
+    )
 
 
 def choose_tile(problem: PagedDecode, device: Device) -> Tile:

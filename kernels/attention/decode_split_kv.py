@@ -30,10 +30,10 @@ from triton.language.extra.cuda import gdc_launch_dependents
 from ..device import Device
 from ..kernel import Kernel, Origin
 from ..problem import Inputs, Outputs, Problem
-from ._decode_problem import PagedDecode
 from ._decode_split_kv_combine import LN_2, combine, out_row
 from ._decode_split_kv_plan import SplitKVPlan, plan
 from ._decode_split_kv_shares import part_size, tiles_of_sequences
+from .problem import PagedDecode
 
 LOG2_E = math.log2(math.e)
 NO_MASK, CAUSAL_MASK, TREE_MASK = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)
@@ -118,13 +118,13 @@ def _store_rows(out, lse, at, is_row, out_values, lse_values, HEAD_DIM: tl.const
 def _attend_sequence(
     q, k_head, v_head, table_row, tree_mask, query, first, last, seq_len, scale_log2, v_scale,
     TREE: tl.constexpr, SEQ_LEN_Q: tl.constexpr, PAGE_SIZE: tl.constexpr, TOKEN: tl.constexpr, HEAD_DIM: tl.constexpr,
-    BLOCK_H: tl.constexpr, BLOCK_N: tl.constexpr, LATE_SUM: tl.constexpr, STAGES: tl.constexpr,
+    BLOCK_H: tl.constexpr, BLOCK_N: tl.constexpr, LATE_SUM: tl.constexpr, PEEL: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     """Attention over tiles [first, last) of a sequence: (out, lse in base 2); a row that sees nothing: 0 and -inf."""
     maximum = tl.full([BLOCK_H], float("-inf"), tl.float32)  # of the scores in base 2
     total = tl.zeros([BLOCK_H, BLOCK_N] if LATE_SUM else [BLOCK_H], tl.float32)
     acc = tl.zeros([BLOCK_H, HEAD_DIM], tl.float32)
-    if TREE:
+    if TREE or PEEL:
         seen_by_all = tl.minimum(tl.maximum(seq_len - SEQ_LEN_Q, 0) // BLOCK_N, last)
         maximum, total, acc = _attend(
             q, k_head, v_head, table_row, tree_mask, query, first, seen_by_all, seq_len, scale_log2,
@@ -171,7 +171,7 @@ def _decode(
     KV_HEADS: tl.constexpr, GROUP: tl.constexpr, SEQ_LEN_Q: tl.constexpr, HEAD_DIM: tl.constexpr,
     PAGE_SIZE: tl.constexpr, TREE: tl.constexpr, BATCH_BLOCK: tl.constexpr, BLOCK_H: tl.constexpr,
     BLOCK_N: tl.constexpr, SPLIT: tl.constexpr, NUM_PARTS: tl.constexpr, MIN_TILES: tl.constexpr,
-    LATE_SUM: tl.constexpr, STAGES: tl.constexpr, DEPENDENT_LAUNCH: tl.constexpr,
+    LATE_SUM: tl.constexpr, PEEL: tl.constexpr, STAGES: tl.constexpr, DEPENDENT_LAUNCH: tl.constexpr,
 ):  # fmt: skip
     """Program (i, p): a KV head and BLOCK_H of its rows, of every sequence that part p of the tiles touches.
 
@@ -201,7 +201,7 @@ def _decode(
                 rows, k_cache + kv_head * HEAD_DIM, v_cache + kv_head * HEAD_DIM,
                 block_table + sequence.to(tl.int64) * max_pages, tree_mask, row // GROUP,
                 tl.maximum(part_start, start) - start, tl.minimum(part_end, end) - start, seq_len, scale_log2, v_scale,
-                TREE, SEQ_LEN_Q, PAGE_SIZE, KV_HEADS * HEAD_DIM, HEAD_DIM, BLOCK_H, BLOCK_N, LATE_SUM, STAGES,
+                TREE, SEQ_LEN_Q, PAGE_SIZE, KV_HEADS * HEAD_DIM, HEAD_DIM, BLOCK_H, BLOCK_N, LATE_SUM, PEEL, STAGES,
             )  # fmt: skip
             if (start >= part_start) & (end <= part_end):
                 _store_rows(out, lse, at, is_row, acc, row_lse * LN_2, HEAD_DIM)
@@ -243,7 +243,7 @@ def run(inputs: Inputs, state: SplitKVPlan) -> Outputs:
         out, lse, partial_out, partial_lse,
         batch, inputs["block_table"].shape[1], problem.softmax_scale * problem.k_scale * LOG2_E, problem.v_scale,
         PAGE_SIZE=problem.page_size, TREE=is_tree, BLOCK_H=state.block_h, SPLIT=state.split, LATE_SUM=state.late_sum,
-        STAGES=state.num_stages, num_warps=state.num_warps, **shared, **state.backend_options,
+        PEEL=state.peel, STAGES=state.num_stages, num_warps=state.num_warps, **shared, **state.backend_options,
     )  # fmt: skip
     if state.split:
         all_rows = num_kv_heads * rows

@@ -11,6 +11,11 @@ from collections.abc import Mapping
 
 from ..problem import Problem, Tier
 from . import _decode_problem, _prefill_problem, _tree_problem
+from ._decode_problem import PagedDecode
+from ._prefill_problem import AttentionPrefill
+from ._tree_problem import TreeDecode
+
+__all__ = ["HARD_CASES", "PROBLEMS", "AttentionPrefill", "PagedDecode", "TreeDecode"]
 
 PARTS = (_prefill_problem, _decode_problem, _tree_problem)
 

@@ -1,0 +1,8 @@
+"""What a search may choose for attention: all launch decisions of its hand-written templates."""
+
+from __future__ import annotations
+
+from ..space import Space
+from ._decode_split_kv_space import DECODE
+
+SPACES: tuple[Space, ...] = (DECODE,)
