@@ -30,8 +30,8 @@ Row = Mapping[str, Mapping[str, Any]]
 """{"when": facts, "use": choice}, as the manifest has it."""
 Pass = Callable[[Source], Iterator[Group]]
 MOST_ROUNDS = 2000
-RUFF_RULES = "F401,F841,I,RUF100"
-"""Unused imports and locals, the order of imports, directives without effect."""
+RUFF_RULES = "F401,F841,I,RET504,RUF100"
+"""Unused imports and locals, the order of imports, names for what is returned at once, directives without effect."""
 
 HEADER = """\
 # SPDX-License-Identifier: Apache-2.0
