@@ -56,7 +56,7 @@ class Space:
     choice_for: Callable[[Any, Device], Any]
     """`choice_for(problem, device)`: the choice that was made by hand. It is replaced in a generated file."""
     plan_from: Callable[[Any, Any, Device], Any]
-    """`plan_from(problem, choice, device)`: the state that the template's `run` takes."""
+    """`plan_from(problem, choice, device)`: the state that the template's `run` takes; see `reads_inputs`."""
     facts: Callable[[Any], Mapping[str, Value]]
     """`facts(problem)`: what a table of choices tells problems apart by, the most telling first. Numbers are ordered;
     a choice is good for a range of them. Bools and strings part problems that no choice need serve together."""
@@ -66,6 +66,8 @@ class Space:
     """`drawn(problem)`: the inputs whose values `Problem.cost` reads (lengths, routing), on the CPU."""
     tasks: tuple[str, ...]
     """Tasks that the template solves."""
+    reads_inputs: bool = False
+    """Whether `plan_from` takes the inputs that a plan may read, too: `plan_from(problem, choice, device, inputs)`."""
 
     def __post_init__(self) -> None:
         for function in (self.choice_for, self.plan_from, self.facts):
@@ -75,6 +77,11 @@ class Space:
     def made(self, choice: Mapping[str, Value]) -> Any:
         """The dataclass of a choice's values."""
         return self.choice(**choice)
+
+    def planned(self, problem: Problem, choice: Mapping[str, Value], inputs: Inputs, device: Device) -> Any:
+        """The state for a choice's values."""
+        more = (inputs,) if self.reads_inputs else ()
+        return self.plan_from(problem, self.made(choice), device, *more)
 
     def by_hand(self, problem: Problem, device: Device) -> dict[str, Value]:
         """Values of the choice that was made by hand."""

@@ -27,7 +27,7 @@ from kernels.updates import spoil_updates, taken_updates
 from ..device.timer import GraphRecords, Step, TimedCall
 from ..judge.check import compare, expected_outputs
 from .caches import flush_and_touch
-from .execute import synchronize
+from .execute import plan_inputs, synchronize
 
 GLANCE, CALLS = 3, 9
 """How often a choice is timed: first, and again if it is not far behind the choice by hand."""
@@ -91,7 +91,7 @@ class ChoiceBench:
 
     def prepared(self, choice: Mapping[str, Any]) -> TimedCall:
         """A choice planned, warmed up and captured. CaptureError where it cannot be."""
-        state = self.space.plan_from(self.problem, self.space.made(choice), self.device)
+        state = self.space.planned(self.problem, choice, plan_inputs(self.problem, self.inputs), self.device)
         call = TimedCall(functools.partial(self.kernel.run, self.inputs, state), self.before)
         GraphRecords().prepare(call)
         return call

@@ -56,7 +56,7 @@ def compile_choice(
     try:
         space = next(s for s in discover.load_spaces(family) if s.template == template)
         case, kernel = discover.load_problem(problem), discover.load_kernel(f"{family}/{template}")
-        planned = replace(kernel, plan=lambda p, inputs, d: space.plan_from(p, space.made(choice), d))
+        planned = replace(kernel, plan=lambda p, inputs, d: space.planned(p, choice, inputs, d))
         launches = _compile(planned, case, target)
         cost = case.cost(case.make_inputs(0, "meta") | space.drawn(case))
     except Exception as error:  # noqa: BLE001 - a choice may make a kernel raise anything

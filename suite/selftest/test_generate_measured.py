@@ -145,7 +145,7 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> ChoiceBench:
         return {"out": right.clone() if state["right"] else torch.zeros_like(right)}
 
     kernel: Any = SimpleNamespace(run=run, output_factors={})
-    space: Any = SimpleNamespace(made=dict, plan_from=lambda problem, choice, device: choice)
+    space: Any = SimpleNamespace(planned=lambda problem, choice, inputs, device: choice)
     cpu, expected = Device("cpu", "x86_64", 2, 0, 1, None), {"out": right.float()}
     made = ChoiceBench(problem, space, kernel, cpu, inputs, expected, before=lambda: None)
 
