@@ -6,7 +6,8 @@ diagonal, the window's edge or the sequence's end cuts are taken in loops of the
 
 Blocks of queries differ in work by their position, under a causal mask, and by their sequence's length. `plan` lists
 them in order of falling work, so that the device ends on the lightest (longest processing time first). The heads are
-the fast dimension of the grid: heads that share keys and values run at the same time.
+the fast dimension of the grid: heads that share keys and values run at the same time. A plan may part the heads into
+groups, one after the other, so that the keys and values of those at work stay in L2.
 
 From sm_90 tiles are copied by TMA: k and v are seen as [total_kv, num_kv_heads * head_dim], and a tile that reaches
 past its sequence's end holds the next one's rows, which the mask hides, or zeros past the last. Elsewhere rows past
@@ -85,14 +86,18 @@ def _attend(
 @triton.jit
 def find_block(
     blocks, cu_seqlens_q, cu_seqlens_kv,
-    NUM_HEADS: tl.constexpr, NUM_KV_HEADS: tl.constexpr, BLOCK_M: tl.constexpr, KV_HEADS_FASTEST: tl.constexpr,
+    NUM_HEADS: tl.constexpr, NUM_KV_HEADS: tl.constexpr, HEADS_AT_ONCE: tl.constexpr, BLOCK_M: tl.constexpr,
+    KV_HEADS_FASTEST: tl.constexpr,
 ):  # fmt: skip
     """Of this program: head, its first query within the sequence, the sequence's rows and lengths."""
     sequence = tl.load(blocks + tl.program_id(1) * 2)
     first_query = tl.load(blocks + tl.program_id(1) * 2 + 1) * BLOCK_M
     head = tl.program_id(0)
     if KV_HEADS_FASTEST:
-        head = (head % NUM_KV_HEADS) * (NUM_HEADS // NUM_KV_HEADS) + head // NUM_KV_HEADS
+        kv_heads: tl.constexpr = NUM_KV_HEADS * HEADS_AT_ONCE // NUM_HEADS
+        head = (head % kv_heads) * (NUM_HEADS // NUM_KV_HEADS) + head // kv_heads
+    if HEADS_AT_ONCE < NUM_HEADS:
+        head += tl.program_id(2) * HEADS_AT_ONCE
     first_q = tl.load(cu_seqlens_q + sequence)
     first_kv = tl.load(cu_seqlens_kv + sequence)
     num_queries = tl.load(cu_seqlens_q + sequence + 1) - first_q
@@ -127,11 +132,11 @@ def _prefill(
     q, k, v, blocks, cu_seqlens_q, cu_seqlens_kv, out, lse, scale_log2,
     NUM_HEADS: tl.constexpr, NUM_KV_HEADS: tl.constexpr, HEAD_DIM: tl.constexpr, CAUSAL: tl.constexpr,
     WINDOW: tl.constexpr, RETURN_LSE: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
-    STAGES: tl.constexpr, TMA: tl.constexpr, KV_HEADS_FASTEST: tl.constexpr,
+    STAGES: tl.constexpr, TMA: tl.constexpr, KV_HEADS_FASTEST: tl.constexpr, HEADS_AT_ONCE: tl.constexpr,
 ):  # fmt: skip
-    """Program (h, i): one head's queries of block i of the list."""
+    """Program (h, i, g): head h of group g of heads, queries of block i of the list."""
     head, first_query, first_q, first_kv, num_queries, num_keys = find_block(
-        blocks, cu_seqlens_q, cu_seqlens_kv, NUM_HEADS, NUM_KV_HEADS, BLOCK_M, KV_HEADS_FASTEST
+        blocks, cu_seqlens_q, cu_seqlens_kv, NUM_HEADS, NUM_KV_HEADS, HEADS_AT_ONCE, BLOCK_M, KV_HEADS_FASTEST
     )
     query = first_query + tl.arange(0, BLOCK_M)
     is_query = query < num_queries
@@ -176,16 +181,16 @@ def run(inputs: Inputs, state: PrefillPlan) -> Outputs:
     outputs = {"out": out}
     if state.return_lse:
         outputs["lse"] = q.new_empty(q.shape[:2], dtype=torch.float32)
-    tile = state.tile
-    if tile.tma:  # tiles of [block_n, head_dim] from [total_kv, num_kv_heads * head_dim]
-        k, v = (TensorDescriptor.from_tensor(t.flatten(1), [tile.block_n, t.shape[2]]) for t in (k, v))
-    _prefill[(q.shape[1], len(state.blocks))](
+    if state.tma:  # tiles of [block_n, head_dim] from [total_kv, num_kv_heads * head_dim]
+        k, v = (TensorDescriptor.from_tensor(t.flatten(1), [state.block_n, t.shape[2]]) for t in (k, v))
+    _prefill[(state.heads_at_once, len(state.blocks), q.shape[1] // state.heads_at_once)](
         q, k, v, state.blocks, inputs["cu_seqlens_q"], inputs["cu_seqlens_kv"],
         out, outputs.get("lse", out), state.softmax_scale * LOG2_E,
         NUM_HEADS=q.shape[1], NUM_KV_HEADS=inputs["k"].shape[1], HEAD_DIM=q.shape[2],
         CAUSAL=state.causal, WINDOW=state.window, RETURN_LSE=state.return_lse,
-        BLOCK_M=tile.block_m, BLOCK_N=tile.block_n, STAGES=tile.num_stages, TMA=tile.tma,
-        KV_HEADS_FASTEST=tile.kv_heads_fastest, num_warps=tile.num_warps, **tile.backend_options,
+        BLOCK_M=state.block_m, BLOCK_N=state.block_n, STAGES=state.num_stages, TMA=state.tma,
+        KV_HEADS_FASTEST=state.kv_heads_fastest, HEADS_AT_ONCE=state.heads_at_once,
+        num_warps=state.num_warps, **state.backend_options,
     )  # fmt: skip
     return outputs
 

@@ -4,5 +4,6 @@ from __future__ import annotations
 
 from ..space import Space
 from ._decode_split_kv_space import DECODE
+from ._prefill_space import PREFILL
 
-SPACES: tuple[Space, ...] = (DECODE,)
+SPACES: tuple[Space, ...] = (DECODE, PREFILL)

@@ -209,7 +209,7 @@ def test_every_query_is_in_one_block_and_the_heaviest_come_first(problem: Attent
     inputs = problem.make_inputs(0, "cpu")
     tables = {name: inputs[name] for name in problem.plan_inputs}
     plan = _prefill_plan.plan(problem, tables, H200)
-    rows = plan.tile.block_m
+    rows = plan.block_m
     taken, work = [], []
     for sequence, block in plan.blocks.tolist():
         n_q, n_kv = problem.sequences()[sequence]
