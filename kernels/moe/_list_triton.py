@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import triton
 import triton.language as tl
+from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 TILE_FIELDS = tl.constexpr(4)
 """Columns of `tiles`: expert, first row, end of the expert's rows, block of columns."""
@@ -13,9 +14,12 @@ TILE_FIELDS = tl.constexpr(4)
 def list_tiles(
     expert_ends, tiles, num_tiles,
     NUM_EXPERTS: tl.constexpr, EXPERTS_BLOCK: tl.constexpr, BLOCK_M: tl.constexpr, COLUMN_BLOCKS: tl.constexpr,
-    BLOCK: tl.constexpr,
+    BLOCK: tl.constexpr, DEPENDENT_LAUNCH: tl.constexpr,
 ):  # fmt: skip
     """Program e lists the tiles of expert e: those that share weights follow each other. num_tiles[0]: of all."""
+    if DEPENDENT_LAUNCH:
+        gdc_launch_dependents()
+        gdc_wait()
     expert = tl.program_id(0)
     each = tl.arange(0, EXPERTS_BLOCK)
     end = tl.load(expert_ends + each, mask=each < NUM_EXPERTS, other=0)
@@ -41,8 +45,12 @@ def list_tiles(
 def gather_rows(
     x, sorted_slots, expert_ends, rows,
     NUM_EXPERTS: tl.constexpr, COLUMNS: tl.constexpr, SLOTS_PER_TOKEN: tl.constexpr, BLOCK: tl.constexpr,
+    DEPENDENT_LAUNCH: tl.constexpr,
 ):  # fmt: skip
     """rows[r] = x[sorted_slots[r] // SLOTS_PER_TOKEN] for one r and BLOCK columns; none behind the last expert's."""
+    if DEPENDENT_LAUNCH:
+        gdc_launch_dependents()
+        gdc_wait()
     row = tl.program_id(0).to(tl.int64)
     if row >= tl.load(expert_ends + NUM_EXPERTS - 1):
         return

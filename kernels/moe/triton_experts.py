@@ -26,9 +26,9 @@ from ._experts_plan import ExpertsPlan, Tile, plan
 from ._grouped_triton import combine, down, gate_up, quantize
 from ._hopper_launch import gathered, hopper_down, hopper_gate_up
 from ._maths import router_of
+from ._route_triton import RouterPlan, route_tokens
 from ._sort_triton import launch_options, most_tiles, sort_slots
 from .problem import BLOCK, MoEGroupedGEMM, MoELayer
-from .triton_router import RouterPlan, route
 
 
 def run(inputs: Inputs, state: ExpertsPlan) -> Outputs:
@@ -39,9 +39,11 @@ def run(inputs: Inputs, state: ExpertsPlan) -> Outputs:
 def _grouped_gemm(inputs: Inputs, state: ExpertsPlan) -> Outputs:
     x, ends = inputs["x"], inputs["expert_ends"]
     assert isinstance(state.problem, MoEGroupedGEMM)
-    if state.hopper_programs:
+    if state.hopper and state.fits_hopper and not x.is_cpu:
         h = x.new_empty((len(x), state.problem.intermediate_size))
-        hopper_gate_up(x, inputs["w13"], ends, h, state.hopper_programs)
+        hopper_gate_up(
+            x, inputs["w13"], ends, h, state.hopper_programs, state.hopper_wide, state.hopper_dependent_launch, True
+        )
         return {"h": h}
     dtype = getattr(torch, state.problem.dtype)
     h = torch.empty((len(x), state.problem.intermediate_size), dtype=dtype, device=x.device)
@@ -57,7 +59,7 @@ def _layer(inputs: Inputs, state: ExpertsPlan) -> Outputs:
     if problem.router == "given":
         ids, weights = inputs["topk_ids"], inputs["topk_weights"]
     else:
-        chosen = route(inputs, RouterPlan(router_of(problem), 1, num_warps=1), dependent)
+        chosen = route_tokens(inputs, RouterPlan(problem=router_of(problem), block_t=1, num_warps=1), dependent)
         ids, weights = chosen["ids"], chosen["weights"]
     x_scale, h_scale = ids, ids  # stand-ins, where there is nothing to scale
     h_dtype = x.dtype
@@ -70,12 +72,13 @@ def _layer(inputs: Inputs, state: ExpertsPlan) -> Outputs:
     if not state.direct:
         order = (ids, *sort_slots(ids, problem.stored_experts, dependent, is_first=is_first)[:2])
     h = torch.empty((slots, problem.intermediate_size), dtype=h_dtype, device=x.device)
-    if state.hopper_programs:
+    if state.hopper and state.fits_hopper and not x.is_cpu:
         y = torch.empty((1, slots, problem.hidden_size), dtype=x.dtype, device=x.device)
-        rows = gathered(x, order[1], order[2], problem.slots)
-        hopper_gate_up(rows, inputs["w13"], order[2], h, state.hopper_programs)
-        hopper_down(h, inputs["w2"], order[2], order[1], y[0], state.hopper_programs)
-        return {"out": _combined(state, y, ids, weights, inputs["hidden"], False)}
+        programs, follows = state.hopper_programs, state.hopper_dependent_launch
+        rows = gathered(x, order[1], order[2], problem.slots, follows)
+        hopper_gate_up(rows, inputs["w13"], order[2], h, programs, state.hopper_wide, follows, False)
+        hopper_down(h, inputs["w2"], order[2], order[1], y[0], programs, state.hopper_wide, follows)
+        return {"out": _combined(state, y, ids, weights, inputs["hidden"], follows)}
     follows = dependent and not (state.direct and is_first)
     _launch_gate_up(inputs, state, (x, x_scale), order, (h, h_scale), problem.slots, follows)
     y_dtype = torch.float32 if state.split_k > 1 else inputs["hidden"].dtype
@@ -111,13 +114,14 @@ def _launch_gate_up(
     follows: bool,
 ) -> None:
     """`x` and `h` come with their scales; `order` is (topk_ids, sorted_slots, expert_ends)."""
-    problem, tile = state.problem, state.gate_up
+    problem, tile, interpreted = state.problem, state.gate_up, h[0].is_cpu
     num_slots = problem.tokens * (slots_per_token or problem.top_k)
     quantizes = problem.is_fp8 and isinstance(problem, MoELayer)
     gate_up[(_num_programs(state, tile, num_slots, problem.intermediate_size),)](
-        *x, _as_seen(inputs["w13"], tile), inputs.get("w13_scale", order[0]), *order, *h,
+        x[0], x[1], _as_seen(inputs["w13"], tile), inputs.get("w13_scale", order[0]), order[0], order[1], order[2],
+        h[0], h[1],
         SLOTS_PER_TOKEN=slots_per_token, QUANTIZE=quantizes, FP8_MAX=_largest(h[0].dtype) if quantizes else 0.0,
-        DEPENDENT_LAUNCH=state.dependent_launch and not h[0].is_cpu, **_shared(state, tile, h[0].is_cpu),
+        DEPENDENT_LAUNCH=state.dependent_launch and not interpreted, **_shared(state, tile, interpreted),
         **launch_options(follows),
     )  # fmt: skip
 
@@ -130,11 +134,12 @@ def _launch_down(
     y: torch.Tensor,
     dependent: bool,
 ) -> None:
-    problem, tile = state.problem, state.down
-    num_programs = _num_programs(state, tile, len(h[0]), problem.hidden_size)
+    tile, interpreted = state.down, y.is_cpu
+    num_programs = _num_programs(state, tile, len(h[0]), state.problem.hidden_size)
     down[(num_programs, state.split_k)](
-        *h, _as_seen(inputs["w2"], tile), inputs.get("w2_scale", order[0]), *order, y, len(h[0]),
-        SPLIT_K=state.split_k, DEPENDENT_LAUNCH=dependent, **_shared(state, tile, y.is_cpu),
+        h[0], h[1], _as_seen(inputs["w2"], tile), inputs.get("w2_scale", order[0]), order[0], order[1], order[2], y,
+        len(h[0]),
+        SPLIT_K=state.split_k, DEPENDENT_LAUNCH=dependent, **_shared(state, tile, interpreted),
         **launch_options(dependent),
     )  # fmt: skip
 
@@ -148,12 +153,11 @@ def _num_programs(state: ExpertsPlan, tile: Tile, num_slots: int, columns: int) 
 
 def _shared(state: ExpertsPlan, tile: Tile, interpreted: bool) -> dict[str, Any]:
     """Arguments of both products."""
-    problem = state.problem
     return {
-        "NUM_EXPERTS": problem.stored_experts,
-        "EXPERTS_BLOCK": triton.next_power_of_2(problem.stored_experts),
-        "HIDDEN": problem.hidden_size,
-        "INTERMEDIATE": problem.intermediate_size,
+        "NUM_EXPERTS": state.problem.stored_experts,
+        "EXPERTS_BLOCK": triton.next_power_of_2(state.problem.stored_experts),
+        "HIDDEN": state.problem.hidden_size,
+        "INTERMEDIATE": state.problem.intermediate_size,
         "BLOCK_M": tile.block_m,
         "BLOCK_N": tile.block_n,
         "BLOCK_K": tile.block_k,
@@ -163,7 +167,7 @@ def _shared(state: ExpertsPlan, tile: Tile, interpreted: bool) -> dict[str, Any]
         "DIRECT": state.direct,
         "USE_TMA": tile.use_tma and not interpreted,
         "STREAM": state.stream,
-        "FP8": problem.is_fp8,
+        "FP8": state.problem.is_fp8,
         "num_warps": tile.num_warps,
         **state.backend_options,
     }
