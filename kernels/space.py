@@ -68,6 +68,9 @@ class Space:
     """Tasks that the template solves."""
     reads_inputs: bool = False
     """Whether `plan_from` takes the inputs that a plan may read, too: `plan_from(problem, choice, device, inputs)`."""
+    normal: Callable[[Any, Any, Device], Any] = lambda problem, choice, device: choice
+    """`normal(problem, choice, device)`: of all choices that do the same for a problem, because some fields do not
+    matter beside others, the one that is tried. The choice by hand must be one of these."""
 
     def __post_init__(self) -> None:
         for function in (self.choice_for, self.plan_from, self.facts):

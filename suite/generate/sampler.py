@@ -11,6 +11,7 @@ import hashlib
 import random
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from kernels.device import Device
@@ -55,7 +56,8 @@ class Sampler:
             return choice
         for _ in range(ATTEMPTS):
             trial = self._study.ask()
-            choice = self._suggest(trial)
+            made = self._space.made(self._suggest(trial))
+            choice = asdict(self._space.normal(self._problem, made, self._device))
             if repr(choice) in self._open:
                 self._repeat(trial, choice, trials)
             elif self._space.why_not(self._problem, self._space.made(choice), self._device):

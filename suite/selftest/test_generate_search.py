@@ -139,6 +139,19 @@ def test_no_choice_is_tried_that_analysis_rules_out(tmp_path):
         assert SPACE.why_not(by_id[result.problem], SPACE.made(result.choice), MI300X.device()) is None
 
 
+def test_of_choices_that_do_the_same_one_is_tried(tmp_path):
+    def normal(problem, tile, device):
+        return replace(tile, min_tokens=128, waves_per_eu=1)
+
+    trials = Trials(tmp_path, HEADER, resume=False)
+    Search(replace(SPACE, normal=normal), "mla", MI300X, PROBLEMS[:1], 0, trials, evaluate=fake).run(
+        Here(), Budget(WALL_S, 25)
+    )
+    trials.close()
+    assert {(r.choice["min_tokens"], r.choice["waves_per_eu"]) for r in trials.results.values()} == {(128, 1)}
+    assert len(trials.results) == 25
+
+
 def test_a_lost_worker_costs_its_own_trial_only(tmp_path):
     searched(tmp_path, 20, on=Here(lost=(3, 4)))
     trials = Trials(tmp_path, HEADER, resume=True)
