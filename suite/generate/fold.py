@@ -161,13 +161,20 @@ def _block(source: Source, block: list[ast.stmt], dedent: int = 0) -> str:
 
 
 def spread(source: Source) -> Iterator[Group]:
-    """`f(**{"a": x, **rest})` as `f(a=x, **rest)`."""
+    """`f(**{"a": x, **rest})` as `f(a=x, **rest)`; `**options(x)` of a host function that only returns such a dict, and
+    `**options(True)` of one that only returns, with what they return."""
+    functions = source.functions()
     for node in walk(source.tree):
         if not isinstance(node, ast.Call):
             continue
         elements = [*node.args, *node.keywords]
         for index, keyword in enumerate(elements):
-            if not isinstance(keyword, ast.keyword) or keyword.arg or not isinstance(keyword.value, ast.Dict):
+            if not isinstance(keyword, ast.keyword) or keyword.arg:
+                continue
+            returned = _returned_options(source, keyword.value, functions)
+            if returned is not None:
+                yield [source.put(keyword, f"**({returned})")]
+            if not isinstance(keyword.value, ast.Dict):
                 continue
             pairs = list(zip(keyword.value.keys, keyword.value.values, strict=True))
             if all(k is None or (isinstance(k, ast.Constant) and isinstance(k.value, str)) for k, _ in pairs):
@@ -222,6 +229,15 @@ def _splits(source: Source, node: ast.Assign, values: ast.Tuple, names: list[str
         isinstance(v, ast.Dict) or (isinstance(v, ast.Name) and v.id in source.functions()) for v in values.elts
     )
     return is_dict_or_function and len(values.elts) == len(names) and not any(loads(values, name) for name in names)
+
+
+def _returned_options(source: Source, call: ast.expr, functions: Mapping[str, Function]) -> str | None:
+    """The text of a dict that a host function only returns, or of what else it returns for literals."""
+    returned = _only_return(source, call, functions)
+    if returned is None or not isinstance(call, ast.Call):
+        return None
+    is_dict = isinstance(ast.parse(f"({returned})", mode="eval").body, ast.Dict)
+    return returned if is_dict or all(isinstance(a, ast.Constant) for a in call.args) else None
 
 
 def _only_return(source: Source, call: ast.expr, functions: Mapping[str, Function]) -> str | None:

@@ -132,6 +132,24 @@ def test_local_names_are_followed_in_host_code_only():
     assert settled(changed, propagate) == changed
 
 
+OPTIONS = """
+    def run(x, state):
+        f(x, **shared(state, 4), **launch(False), **launch(x))
+
+    def shared(state, warps):
+        '''Of both.'''
+        return {"n": state.n, "w": warps, **state.more}
+
+    def launch(early):
+        return {"pdl": True} if early else {}
+"""
+
+
+def test_options_that_a_function_returns_are_written_out():
+    text = settled(OPTIONS, spread, fold_expressions)
+    assert "f(x, n=state.n, w=4, **state.more, **launch(x))" in text
+
+
 CHOSEN = """
     @dataclass
     class Plan:
