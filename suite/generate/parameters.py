@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .fold import is_literal, literal
-from .source import Edit, Function, Group, Source, is_jit, is_string, without
+from .source import Edit, Function, Group, Source, is_jit, is_string, local_names, walk, without
 
 Constants = Mapping[str, Any]
 """Names -> the numbers that they stand for."""
@@ -16,27 +16,45 @@ Constants = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class _Uses:
-    """Calls and launches of a function; `escapes` where it is also used in another way."""
+    """Calls and launches of a function, and its warps; `escapes` where it is also used in another way."""
 
     calls: list[ast.Call]
     escapes: bool
 
 
 def fold_parameters(constants: Constants) -> Any:
-    """A pass that puts a literal in place of a constexpr parameter which every call and launch gives it.
+    """A pass that puts a literal in place of a constexpr parameter which every call and launch gives it, and True or
+    False in place of a host function's parameter.
 
     `constants` are those that the module imports.
     """
 
     def run(source: Source) -> Iterator[Group]:
         known = {**_own_constants(source), **constants}
-        for function in filter(is_jit, source.functions().values()):
+        for function in source.functions().values():
             uses = _uses(source, function.name)
+            if uses.escapes or not uses.calls:
+                continue
             for parameter in function.args.args:
-                if not uses.escapes and uses.calls and "constexpr" in ast.unparse(parameter.annotation or ast.Pass()):
+                if not is_jit(function):
+                    yield from _folded_in_host(source, function, parameter, uses)
+                elif "constexpr" in ast.unparse(parameter.annotation or ast.Pass()):
                     yield from _folded(source, function, parameter, uses, known)
 
     return run
+
+
+def _folded_in_host(source: Source, function: Function, parameter: ast.arg, uses: _Uses) -> Iterator[Group]:
+    """Where it is always True or always False: it says which way, and the others ways can go."""
+    given = [None if function.args.defaults else _given(function, parameter.arg, call) for call in uses.calls]
+    stored = any(isinstance(n, ast.Name) and n.id == parameter.arg and not isinstance(n.ctx, ast.Load)
+                 for n in walk(function))  # fmt: skip
+    if (
+        parameter.arg not in source.hidden
+        and not stored
+        and all(isinstance(node, ast.Constant) and isinstance(node.value, bool) for node in given)
+    ):
+        yield from _folded(source, function, parameter, uses, {})
 
 
 def _own_constants(source: Source) -> Constants:
@@ -132,9 +150,19 @@ def _uses(source: Source, name: str) -> _Uses:
             called, parent = parent, source.parents[parent]
         if isinstance(parent, ast.Call) and parent.func is called:
             calls.append(parent)
+        elif arguments := _of_a_warp(parent, use):
+            calls.append(ast.Call(use, arguments.elts, []))
         elif not _is_annotation(parent, use):
             escapes = True
     return _Uses(calls, escapes)
+
+
+def _of_a_warp(parent: ast.AST, use: ast.AST) -> ast.Tuple | None:
+    """The arguments in `(function, (argument, ...))`, as Gluon's warp_specialize takes them."""
+    if isinstance(parent, ast.Tuple) and len(parent.elts) == 2 and parent.elts[0] is use:
+        arguments = parent.elts[1]
+        return arguments if isinstance(arguments, ast.Tuple) and len(arguments.elts) > 1 else None
+    return None
 
 
 def _is_annotation(parent: ast.AST, use: ast.AST) -> bool:
@@ -152,9 +180,17 @@ def _given(function: Function, name: str, call: ast.Call) -> ast.expr | None:
 
 
 def _value(source: Source, node: ast.expr, constants: Constants) -> str | None:
-    if isinstance(node, ast.Name) and node.id in constants:
+    if isinstance(node, ast.Name) and node.id in constants and not _is_local(source, node):
         return literal(constants[node.id])
     return source.of(node) if isinstance(node, ast.Constant) else None
+
+
+def _is_local(source: Source, node: ast.Name) -> bool:
+    """Whether a name is one of the function around it, which hides the module's."""
+    around: ast.AST = node
+    while not isinstance(around, (ast.FunctionDef, ast.Module)):
+        around = source.parents[around]
+    return isinstance(around, ast.FunctionDef) and node.id in local_names(around)
 
 
 def _without_parameter(source: Source, function: Function, parameter: ast.arg) -> Edit:

@@ -90,6 +90,56 @@ def test_constant_parameters_leave_their_functions():
     assert "outer[(2,)]((x), OTHER=2, num_warps=4)" in text
 
 
+HIDDEN = """
+    BLOCK = 192
+
+    @triton.jit
+    def inner(x, BLOCK: tl.constexpr):
+        return x + BLOCK
+
+    @triton.jit
+    def outer(x, BLOCK: tl.constexpr):
+        inner(x, BLOCK)
+
+    def run(x, wide):
+        outer[(1,)](x, BLOCK=x.n)
+        return more(x, True) + more(x, True)
+
+    def more(x, wide):
+        return x + 1 if wide else x
+
+    KERNEL = run
+"""
+
+
+def test_a_parameter_hides_the_constant_of_its_name():
+    text = settled(HIDDEN, fold_parameters({}))
+    assert "return x + BLOCK" in text
+    assert "inner(x, BLOCK)" in text
+
+
+def test_a_way_that_is_always_gone_leaves_a_host_function():
+    text = settled(HIDDEN, fold_parameters({}), fold_expressions)
+    assert "more(x) + more(x)" in text
+    assert "def more(x):\n    return x + 1\n" in text
+
+
+def test_warps_of_a_kernel_are_calls():
+    text = settled("""
+        @gluon.jit
+        def warp(x, WHO: gl.constexpr, WIDE: gl.constexpr):
+            return x + WHO if WIDE else x
+
+        @gluon.jit
+        def kernel(x):
+            gl.warp_specialize([(warp, (x, 0, True)), (warp, (x, 1, True))], [4], [24])
+
+        KERNEL = kernel
+    """, fold_parameters({}), fold_expressions)  # fmt: skip
+    assert "(warp, (x, 0)), (warp, (x, 1))" in text
+    assert "return x + WHO\n" in text
+
+
 @pytest.mark.parametrize("use", ["table = [outer]", 'print(f"{outer}")', "outer[(1,)](*x, BLOCK=64)"])
 def test_parameters_stay_where_not_every_call_is_seen(use):
     text = JIT.replace("    KERNEL", f"    {use}\n\n    KERNEL")
