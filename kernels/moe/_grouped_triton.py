@@ -22,9 +22,10 @@ def _tile_of(
 ):  # fmt: skip
     if DIRECT:
         row = pid // COLUMN_BLOCKS
-        return tl.load(topk_ids + row), row, row + 1, pid % COLUMN_BLOCKS
-    else:  # noqa: RET505 - Triton would compile what follows as well
-        return find_tile(expert_ends, pid, NUM_EXPERTS, EXPERTS_BLOCK, COLUMN_BLOCKS, BLOCK_M, GROUP_M)
+        tile = (tl.load(topk_ids + row), row, row + 1, pid % COLUMN_BLOCKS)
+    else:
+        tile = find_tile(expert_ends, pid, NUM_EXPERTS, EXPERTS_BLOCK, COLUMN_BLOCKS, BLOCK_M, GROUP_M)
+    return tile
 
 
 @triton.jit
@@ -68,33 +69,36 @@ def _load_weight(
 ):  # fmt: skip
     """[BLOCK_N, BLOCK_K] of a matrix [*, COLUMNS] of all experts' rows; STREAM: it is read once, by one program."""
     if USE_TMA:
-        return weight.load([first_row.to(tl.int32), first_column])
-    else:  # noqa: RET505 - Triton would compile what follows as well
+        tile = weight.load([first_row.to(tl.int32), first_column])
+    else:
         row = tl.arange(0, BLOCK_N)
         column = first_column + tl.arange(0, BLOCK_K)
         pointers = weight + (first_row + row)[:, None] * COLUMNS + column[None, :]
         mask = (row < row_limit)[:, None]
         if not EVEN_K:
             mask = mask & (column < COLUMNS)[None, :]
-        return tl.load(pointers, mask=mask, other=0.0, eviction_policy="evict_first" if STREAM else "")
+        tile = tl.load(pointers, mask=mask, other=0.0, eviction_policy="evict_first" if STREAM else "")
+    return tile
 
 
 @triton.jit
 def _multiply(weight, x, acc, SWAP: tl.constexpr):
     """acc + the product, [BLOCK_N, BLOCK_M] where SWAP, else [BLOCK_M, BLOCK_N]."""
     if SWAP:
-        return tl.dot(weight, x.T, acc)
-    else:  # noqa: RET505 - Triton would compile what follows as well
-        return tl.dot(x, weight.T, acc)
+        acc = tl.dot(weight, x.T, acc)
+    else:
+        acc = tl.dot(x, weight.T, acc)
+    return acc
 
 
 @triton.jit
 def _multiply_scaled(weight, x, acc, weight_scale, x_scale, SWAP: tl.constexpr):
     """acc + the product of 8-bit operands: one scale for the weights, one for each row of x."""
     if SWAP:
-        return acc + tl.dot(weight, x.T) * (x_scale * weight_scale)[None, :]
-    else:  # noqa: RET505 - Triton would compile what follows as well
-        return acc + tl.dot(x, weight.T) * (x_scale * weight_scale)[:, None]
+        acc += tl.dot(weight, x.T) * (x_scale * weight_scale)[None, :]
+    else:
+        acc += tl.dot(x, weight.T) * (x_scale * weight_scale)[:, None]
+    return acc
 
 
 @triton.jit

@@ -74,11 +74,12 @@ def _layer(inputs: Inputs, state: ExpertsPlan) -> Outputs:
     h = torch.empty((slots, problem.intermediate_size), dtype=h_dtype, device=x.device)
     if state.hopper and state.fits_hopper and not x.is_cpu:
         y = torch.empty((1, slots, problem.hidden_size), dtype=x.dtype, device=x.device)
-        programs, follows = state.hopper_programs, state.hopper_dependent_launch
-        rows = gathered(x, order[1], order[2], problem.slots, follows)
-        hopper_gate_up(rows, inputs["w13"], order[2], h, programs, state.hopper_wide, follows, False)
-        hopper_down(h, inputs["w2"], order[2], order[1], y[0], programs, state.hopper_wide, follows)
-        return {"out": _combined(state, y, ids, weights, inputs["hidden"], follows)}
+        programs = state.hopper_programs
+        overlaps = state.hopper_dependent_launch
+        rows = gathered(x, order[1], order[2], problem.slots, overlaps)
+        hopper_gate_up(rows, inputs["w13"], order[2], h, programs, state.hopper_wide, overlaps, False)
+        hopper_down(h, inputs["w2"], order[2], order[1], y[0], programs, state.hopper_wide, overlaps)
+        return {"out": _combined(state, y, ids, weights, inputs["hidden"], overlaps)}
     follows = dependent and not (state.direct and is_first)
     _launch_gate_up(inputs, state, (x, x_scale), order, (h, h_scale), problem.slots, follows)
     y_dtype = torch.float32 if state.split_k > 1 else inputs["hidden"].dtype
