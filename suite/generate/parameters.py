@@ -107,6 +107,19 @@ def constant_fields(source: Source) -> dict[tuple[str, str], Any]:
     return found
 
 
+def unread_fields(source: Source) -> dict[tuple[str, str], Any]:
+    """(class, field) -> None of dataclasses here whose fields of that name nothing reads."""
+    read = {node.attr for node in ast.walk(source.tree) if isinstance(node, ast.Attribute)}
+    found: dict[tuple[str, str], Any] = {}
+    for name, definition in source.classes().items():
+        calls = _uses(source, name).calls
+        if not calls or any(call.args or any(k.arg is None for k in call.keywords) for call in calls):
+            continue
+        declared = [source.of(n.target) for n in definition.body if isinstance(n, ast.AnnAssign)]
+        found |= {(name, field): None for field in declared if field not in read}
+    return found
+
+
 def drop_fields(source: Source, names: Mapping[tuple[str, str], Any]) -> Source:
     """Without these fields, where they are declared and where they are given."""
     for class_name, field in names:
@@ -135,7 +148,9 @@ def drop_unused(source: Source, kept: str = "KERNEL") -> Iterator[Group]:
         name = todo.pop()
         if name in defined and name not in reached:
             reached.add(name)
-            todo += [n.id for n in ast.walk(defined[name]) if isinstance(n, ast.Name)]
+            node = defined[name]
+            own = local_names(node) if isinstance(node, ast.FunctionDef) else set()
+            todo += [n.id for n in ast.walk(node) if isinstance(n, ast.Name) and n.id not in own]
     for name, node in defined.items():
         if name not in reached and not is_string(node):
             yield [source.cut(node)]

@@ -23,7 +23,7 @@ from ..record.schema import RecordError
 from .branches import branch_launches, fold_within_branches
 from .fold import fold_branches, fold_expressions, fold_fields, propagate, split_pairs, spread
 from .merge import merged
-from .parameters import constant_fields, drop_fields, drop_unread, drop_unused, fold_parameters
+from .parameters import constant_fields, drop_fields, drop_unread, drop_unused, fold_parameters, unread_fields
 from .source import Group, Source
 
 Row = Mapping[str, Mapping[str, Any]]
@@ -176,6 +176,7 @@ def _settled(source: Source, known: dict[tuple[str, str], Any], more: Sequence[P
         found = constant_fields(source)
         known |= found
         source = drop_fields(source.edited(fold_fields(known)(source)), found)
+        source = drop_fields(source, unread_fields(source))
         if source.text == before:
             return source
     raise RuntimeError(f"Specialising does not settle after {MOST_ROUNDS} rounds.")

@@ -9,7 +9,14 @@ import pytest
 from suite.generate.branches import branch_launches, fold_within_branches
 from suite.generate.fold import fold_branches, fold_expressions, fold_fields, propagate, split_pairs, spread
 from suite.generate.merge import merged
-from suite.generate.parameters import constant_fields, drop_fields, drop_unread, drop_unused, fold_parameters
+from suite.generate.parameters import (
+    constant_fields,
+    drop_fields,
+    drop_unread,
+    drop_unused,
+    fold_parameters,
+    unread_fields,
+)  # fmt: skip
 from suite.generate.source import Source
 from suite.generate.table import Point, look_up, table_of
 
@@ -164,6 +171,27 @@ def test_fields_that_are_always_the_same_leave_their_class():
     assert "way" not in text
     assert "a note" not in text
     assert "Plan(size=problem.n)" in text
+
+
+def test_fields_that_nothing_reads_leave_their_class():
+    source = Source(textwrap.dedent("""
+        @dataclass
+        class Plan:
+            size: int
+            way: bool
+
+        def plan(problem):
+            return Plan(size=problem.n, way=problem.way2)
+
+        def run(state):
+            return state.size
+    """))  # fmt: skip
+    assert "way" not in drop_fields(source, unread_fields(source)).text
+
+
+def test_a_parameter_does_not_keep_the_definition_of_its_name():
+    text = "SIZE = 3\n\ndef f(SIZE):\n    return SIZE\n\nKERNEL = f\n"
+    assert "SIZE = 3" not in settled(text, drop_unused)
 
 
 def test_fields_fold_by_the_type_of_a_name():
