@@ -87,7 +87,7 @@ class RouterPlan:
     num_warps: int
 
 
-def route_tokens(inputs: Inputs, state: RouterPlan, dependent_launch: bool = False) -> Outputs:
+def route_tokens(inputs: Inputs, state: RouterPlan, dependent_launch: bool) -> Outputs:
     """One launch. `dependent_launch`: the next kernel may be launched while this one runs."""
     problem, logits = state.problem, inputs["router_logits"]
     shape = (problem.tokens, problem.top_k)

@@ -71,7 +71,7 @@ def find_tile(
 
 
 def sort_slots(
-    topk_ids: torch.Tensor, num_experts: int, dependent_launch: bool, *, is_first: bool, wants_rows: bool = False
+    topk_ids: torch.Tensor, num_experts: int, dependent_launch: bool, is_first: bool, wants_rows: bool
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """[tokens, top_k] ids -> (sorted_slots [tokens * top_k], expert_ends [num_experts], rows [tokens, top_k]), int32.
 

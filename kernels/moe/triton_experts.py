@@ -47,7 +47,9 @@ def _grouped_gemm(inputs: Inputs, state: ExpertsPlan) -> Outputs:
         return {"h": h}
     dtype = getattr(torch, state.problem.dtype)
     h = torch.empty((len(x), state.problem.intermediate_size), dtype=dtype, device=x.device)
-    _launch_gate_up(inputs, state, (x, inputs.get("x_scale", ends)), (ends, ends, ends), (h, ends), 0, False)
+    _launch_gate_up(
+        inputs, state, state.gate_up, (x, inputs.get("x_scale", ends)), (ends, ends, ends), (h, ends), 0, False
+    )
     return {"h": h}
 
 
@@ -70,7 +72,7 @@ def _layer(inputs: Inputs, state: ExpertsPlan) -> Outputs:
     order = (ids, ids, ids)
     is_first = problem.router == "given" and not problem.is_fp8
     if not state.direct:
-        order = (ids, *sort_slots(ids, problem.stored_experts, dependent, is_first=is_first)[:2])
+        order = (ids, *sort_slots(ids, problem.stored_experts, dependent, is_first, False)[:2])
     h = torch.empty((slots, problem.intermediate_size), dtype=h_dtype, device=x.device)
     if state.hopper and state.fits_hopper and not x.is_cpu:
         y = torch.empty((1, slots, problem.hidden_size), dtype=x.dtype, device=x.device)
@@ -81,10 +83,10 @@ def _layer(inputs: Inputs, state: ExpertsPlan) -> Outputs:
         hopper_down(h, inputs["w2"], order[2], order[1], y[0], programs, state.hopper_wide, overlaps)
         return {"out": _combined(state, y, ids, weights, inputs["hidden"], overlaps)}
     follows = dependent and not (state.direct and is_first)
-    _launch_gate_up(inputs, state, (x, x_scale), order, (h, h_scale), problem.slots, follows)
+    _launch_gate_up(inputs, state, state.gate_up, (x, x_scale), order, (h, h_scale), problem.slots, follows)
     y_dtype = torch.float32 if state.split_k > 1 else inputs["hidden"].dtype
     y = torch.empty((state.split_k, slots, problem.hidden_size), dtype=y_dtype, device=x.device)
-    _launch_down(inputs, state, (h, h_scale), order, y, dependent)
+    _launch_down(inputs, state, state.down, (h, h_scale), order, y, dependent)
     return {"out": _combined(state, y, ids, weights, inputs["hidden"], dependent)}
 
 
@@ -108,6 +110,7 @@ def _combined(
 def _launch_gate_up(
     inputs: Inputs,
     state: ExpertsPlan,
+    tile: Tile,
     x: tuple[torch.Tensor, torch.Tensor],
     order: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
     h: tuple[torch.Tensor, torch.Tensor],
@@ -115,7 +118,7 @@ def _launch_gate_up(
     follows: bool,
 ) -> None:
     """`x` and `h` come with their scales; `order` is (topk_ids, sorted_slots, expert_ends)."""
-    problem, tile, interpreted = state.problem, state.gate_up, h[0].is_cpu
+    problem, interpreted = state.problem, h[0].is_cpu
     num_slots = problem.tokens * (slots_per_token or problem.top_k)
     quantizes = problem.is_fp8 and isinstance(problem, MoELayer)
     gate_up[(_num_programs(state, tile, num_slots, problem.intermediate_size),)](
@@ -130,12 +133,13 @@ def _launch_gate_up(
 def _launch_down(
     inputs: Inputs,
     state: ExpertsPlan,
+    tile: Tile,
     h: tuple[torch.Tensor, torch.Tensor],
     order: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
     y: torch.Tensor,
     dependent: bool,
 ) -> None:
-    tile, interpreted = state.down, y.is_cpu
+    interpreted = y.is_cpu
     num_programs = _num_programs(state, tile, len(h[0]), state.problem.hidden_size)
     down[(num_programs, state.split_k)](
         h[0], h[1], _as_seen(inputs["w2"], tile), inputs.get("w2_scale", order[0]), order[0], order[1], order[2], y,

@@ -80,7 +80,7 @@ def run(inputs: Inputs, state: ExchangePlan) -> Outputs:
     hidden, topk_ids = inputs["hidden"], inputs["topk_ids"]
     dependent_launch = state.dependent_launch and not hidden.is_cpu
     permuted = torch.empty((problem.slots, problem.hidden_size), dtype=hidden.dtype, device=hidden.device)
-    _, expert_ends, rows = sort_slots(topk_ids, problem.num_experts, dependent_launch, is_first=True, wants_rows=True)
+    _, expert_ends, rows = sort_slots(topk_ids, problem.num_experts, dependent_launch, True, True)
     _copy_rows[grid](
         hidden, rows, permuted, problem.tokens,
         HIDDEN=problem.hidden_size, TOP_K=problem.top_k, BLOCK_T=state.block_t, BLOCK_H=state.block_h,

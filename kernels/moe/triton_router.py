@@ -25,7 +25,7 @@ def plan(problem: Problem, plan_inputs: Inputs, device: Device) -> RouterPlan:
 
 def run(inputs: Inputs, state: RouterPlan) -> Outputs:
     """One launch."""
-    return route_tokens(inputs, state)
+    return route_tokens(inputs, state, False)
 
 
 KERNEL = Kernel(origin=Origin.HAND, tasks=("router",), run=run, plan=plan, requires=("triton",), uses_triton=True)
