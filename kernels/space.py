@@ -71,6 +71,9 @@ class Space:
     normal: Callable[[Any, Any, Device], Any] = lambda problem, choice, device: choice
     """`normal(problem, choice, device)`: of all choices that do the same for a problem, because some fields do not
     matter beside others, the one that is tried. The choice by hand must be one of these."""
+    narrowed: Callable[[Any, Device], Mapping[str, tuple[Value, ...]]] | None = None
+    """`narrowed(problem, device)`: fewer values for fields of which a problem needs no others, so that a search wastes
+    no draws on what makes no difference there."""
 
     def __post_init__(self) -> None:
         for function in (self.choice_for, self.plan_from, self.facts):
@@ -85,6 +88,10 @@ class Space:
         """The state for a choice's values."""
         more = (inputs,) if self.reads_inputs else ()
         return self.plan_from(problem, self.made(choice), device, *more)
+
+    def values_for(self, problem: Problem, device: Device) -> dict[str, tuple[Value, ...]]:
+        """`values`, narrowed to what a problem needs."""
+        return {**self.values(device), **(self.narrowed(problem, device) if self.narrowed else {})}
 
     def by_hand(self, problem: Problem, device: Device) -> dict[str, Value]:
         """Values of the choice that was made by hand."""

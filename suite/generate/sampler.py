@@ -33,7 +33,7 @@ class Sampler:
     def __init__(self, space: Space, problem: Problem, key: str, device: Device, seed: int) -> None:
         """`key` is the problem's id in records. RecordError where optuna is not installed."""
         self._space, self._problem, self._device, self.key = space, problem, device, key
-        self._values: Mapping[str, Sequence[Value]] = space.values(device)
+        self._values: Mapping[str, Sequence[Value]] = space.values_for(problem, device)
         self._open: dict[str, Any] = {}
         self._hand: dict[str, Value] | None = space.by_hand(problem, device)
         self.ruled_out = 0

@@ -240,6 +240,18 @@ def test_what_cannot_be_searched_is_a_sentence(tmp_path):
         run(PROJECT_ROOT, "mla", How("h20", "1s"))
 
 
+def test_a_problem_may_narrow_what_is_drawn(tmp_path):
+    narrow = replace(SPACE, narrowed=lambda problem, device: {"num_warps": (8,), "block_h": (16, 64)})
+    trials = Trials(tmp_path, HEADER, resume=False)
+    Search(narrow, "mla", MI300X, PROBLEMS, 0, trials, evaluate=fake).run(Here(), Budget(WALL_S, 24))
+    trials.close()
+    by_hand = [SPACE.by_hand(problem, MI300X.device()) for problem in PROBLEMS]
+    drawn = [result.choice for result in trials.results.values() if result.choice not in by_hand]
+    assert {choice["num_warps"] for choice in drawn} == {8}
+    assert {choice["block_h"] for choice in drawn} <= {16, 64}
+    assert len({choice["block_n"] for choice in drawn}) > 1
+
+
 def test_a_space_is_of_functions_that_a_file_can_hold():
     with pytest.raises(ValueError, match="must be a function of a module"):
         replace(SPACE, facts=lambda problem: {})
