@@ -72,6 +72,8 @@ def fold_expressions(source: Source) -> Iterator[Group]:
     for node in walk(source.tree):
         if isinstance(node, ast.IfExp) and isinstance(node.test, ast.Constant):
             yield [source.put(node, source.of(node.body if node.test.value else node.orelse))]
+        elif isinstance(node, ast.IfExp) and isinstance(node.test, ast.Name) and _is_same(source, node):
+            yield [source.put(node, source.of(node.body))]
         elif isinstance(node, ast.BoolOp) and isinstance(node.values[0], ast.Constant):
             first, *rest = node.values
             decided = bool(first.value) == isinstance(node.op, ast.Or)  # type: ignore[attr-defined]
@@ -83,6 +85,11 @@ def fold_expressions(source: Source) -> Iterator[Group]:
             value = _computed(node)
             if value is not None:
                 yield [_in_place(source, node, literal(value))]
+
+
+def _is_same(source: Source, node: ast.IfExp) -> bool:
+    """Whether it makes no difference how it is decided."""
+    return is_literal(node.body) and source.of(node.body) == source.of(node.orelse)
 
 
 def _in_place(source: Source, node: ast.expr, text: str) -> Edit:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .fold import is_literal, literal
-from .source import Edit, Function, Group, Source, is_jit, is_string, local_names, walk, without
+from .source import Edit, Function, Group, Source, is_jit, is_string, local_names, without
 
 Constants = Mapping[str, Any]
 """Names -> the numbers that they stand for."""
@@ -23,8 +23,8 @@ class _Uses:
 
 
 def fold_parameters(constants: Constants) -> Any:
-    """A pass that puts a literal in place of a constexpr parameter which every call and launch gives it, and True or
-    False in place of a host function's parameter.
+    """A pass that puts a literal in place of a parameter which every call and launch gives it: constexpr ones of
+    compiled functions, all of others.
 
     `constants` are those that the module imports.
     """
@@ -36,25 +36,17 @@ def fold_parameters(constants: Constants) -> Any:
             if uses.escapes or not uses.calls:
                 continue
             for parameter in function.args.args:
-                if not is_jit(function):
-                    yield from _folded_in_host(source, function, parameter, uses)
-                elif "constexpr" in ast.unparse(parameter.annotation or ast.Pass()):
+                if _is_foldable(source, function, parameter):
                     yield from _folded(source, function, parameter, uses, known)
 
     return run
 
 
-def _folded_in_host(source: Source, function: Function, parameter: ast.arg, uses: _Uses) -> Iterator[Group]:
-    """Where it is always True or always False: it says which way, and the others ways can go."""
-    given = [None if function.args.defaults else _given(function, parameter.arg, call) for call in uses.calls]
-    stored = any(isinstance(n, ast.Name) and n.id == parameter.arg and not isinstance(n.ctx, ast.Load)
-                 for n in walk(function))  # fmt: skip
-    if (
-        parameter.arg not in source.hidden
-        and not stored
-        and all(isinstance(node, ast.Constant) and isinstance(node.value, bool) for node in given)
-    ):
-        yield from _folded(source, function, parameter, uses, {})
+def _is_foldable(source: Source, function: Function, parameter: ast.arg) -> bool:
+    if is_jit(function):
+        return "constexpr" in ast.unparse(parameter.annotation or ast.Pass())
+    stores = (n.id for n in ast.walk(function) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store))
+    return not function.args.defaults and parameter.arg not in source.hidden and parameter.arg not in stores
 
 
 def _own_constants(source: Source) -> Constants:
@@ -93,12 +85,14 @@ def drop_unread(source: Source) -> Iterator[Group]:
 
 
 def constant_fields(source: Source) -> dict[tuple[str, str], Any]:
-    """(class, field) of dataclasses here that every construction gives the same literal."""
+    """(class, field) of dataclasses here that every construction gives the same literal, or leaves at its default."""
     found: dict[tuple[str, str], Any] = {}
-    for name in source.classes():
+    for name, node in source.classes().items():
         calls = _uses(source, name).calls
         if not calls or any(call.args or any(k.arg is None for k in call.keywords) for call in calls):
             continue
+        given_names = {keyword.arg for call in calls for keyword in call.keywords}
+        found |= {(name, f): value for f, value in _defaults(node).items() if f not in given_names}
         for keyword in calls[0].keywords:
             given = [next((k.value for k in call.keywords if k.arg == keyword.arg), None) for call in calls]
             texts = {source.of(value) for value in given if value is not None and is_literal(value)}
@@ -118,6 +112,13 @@ def unread_fields(source: Source) -> dict[tuple[str, str], Any]:
         declared = [source.of(n.target) for n in definition.body if isinstance(n, ast.AnnAssign)]
         found |= {(name, field): None for field in declared if field not in read}
     return found
+
+
+def _defaults(node: ast.ClassDef) -> dict[str, Any]:
+    """Fields with a literal for their default."""
+    given = [(n.target, n.value) for n in node.body if isinstance(n, ast.AnnAssign) and n.value is not None]
+    return {target.id: ast.literal_eval(value) for target, value in given
+            if isinstance(target, ast.Name) and is_literal(value)}  # fmt: skip
 
 
 def drop_fields(source: Source, names: Mapping[tuple[str, str], Any]) -> Source:

@@ -32,6 +32,8 @@ def settled(text: str, *passes) -> str:
 
 FOLDED = [
     ("x = a if True else b\n", "x = a\n"),
+    ("x = {} if a else {}\n", "x = {}\n"),
+    ("x = 1 if f() else 1\n", "x = 1 if f() else 1\n"),
     ("x = y * (512 + 64)\n", "x = y * 576\n"),
     ("x = f(512 + 64)\n", "x = f(576)\n"),
     ("x = y - (2 - 5)\n", "x = y - (-3)\n"),
@@ -192,6 +194,18 @@ def test_fields_that_nothing_reads_leave_their_class():
 def test_a_parameter_does_not_keep_the_definition_of_its_name():
     text = "SIZE = 3\n\ndef f(SIZE):\n    return SIZE\n\nKERNEL = f\n"
     assert "SIZE = 3" not in settled(text, drop_unused)
+
+
+def test_fields_that_keep_their_default_leave_their_class():
+    source = Source("class Plan:\n    size: int\n    way: bool = True\n    own: int = 1\n\np = Plan(size=n, own=m)\n")
+    assert constant_fields(source) == {("Plan", "way"): True}
+
+
+def test_constant_parameters_of_host_functions_leave_them():
+    text = "def f(x, way):\n    return g(x, way)\n\ndef g(x, way):\n    way = h(way)\n    return way\n\nf(a, True)\n"
+    assert settled(text, fold_parameters({})) == (
+        "def f(x):\n    return g(x, True)\n\ndef g(x, way):\n    way = h(way)\n    return way\n\nf(a)\n"
+    )
 
 
 def test_fields_fold_by_the_type_of_a_name():
