@@ -1,11 +1,11 @@
 """What both products of this family do with their accumulators, in Triton.
 
 A program computes two tiles of x . weight^T at once, `first` and `second`, [BLOCK_M, BLOCK_N] each. Which rows of the
-weight they belong to depends on what is to be done with them (MODE):
+weight they belong to depends on what is to be done with them (GATED, ROPE):
 
-    "swiglu"   column c of the gate and column c of up                          silu(first) * second is stored
-    "rope"     element i of a head's first half and of its second half          both are normed and turned, then stored
-    "plain"    neighbouring columns                                             both are stored, with a residual or not
+    gated      column c of the gate and column c of up                          silu(first) * second is stored
+    rope       element i of a head's first half and of its second half          both are normed and turned, then stored
+    neither    neighbouring columns                                             both are stored, with a residual or not
 
 so that SwiGLU and the rotation combine values of one thread, and no intermediate result goes to memory.
 """
@@ -15,19 +15,20 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .triton_swiglu import silu
+from ._activation import silu
 
 
 @triton.jit
 def weight_rows(
-    tile_n, N: tl.constexpr, HALF: tl.constexpr, HALF_BLOCK: tl.constexpr, BLOCK_N: tl.constexpr, MODE: tl.constexpr
-):
+    tile_n, N: tl.constexpr, HALF: tl.constexpr, HALF_BLOCK: tl.constexpr, BLOCK_N: tl.constexpr, GATED: tl.constexpr,
+    ROPE: tl.constexpr,
+):  # fmt: skip
     """Rows of the weight for both tiles, [BLOCK_N] each, clamped to those that exist. N: see `store_tiles`."""
     column = tile_n * BLOCK_N + tl.arange(0, BLOCK_N)
-    if MODE == "swiglu":
+    if GATED:
         first = tl.minimum(column, N - 1)
         return first, first + N
-    if MODE == "rope":
+    if ROPE:
         first = tl.minimum(column // HALF_BLOCK, N - 1) * (2 * HALF) + tl.minimum(column % HALF_BLOCK, HALF - 1)
         return first, first + HALF
     first = column + tile_n * BLOCK_N
@@ -35,10 +36,10 @@ def weight_rows(
 
 
 @triton.jit
-def first_tile_row(tile_n, N: tl.constexpr, BLOCK_N: tl.constexpr, MODE: tl.constexpr):
+def first_tile_row(tile_n, N: tl.constexpr, BLOCK_N: tl.constexpr, GATED: tl.constexpr):
     """(first row of the first tile, rows from there to the second one's), where tiles are blocks of the weight's rows:
-    for "rope" BLOCK_N is half a head."""
-    if MODE == "swiglu":
+    with ROPE BLOCK_N is half a head."""
+    if GATED:
         return tile_n * BLOCK_N, N
     return tile_n * 2 * BLOCK_N, BLOCK_N
 
@@ -47,20 +48,20 @@ def first_tile_row(tile_n, N: tl.constexpr, BLOCK_N: tl.constexpr, MODE: tl.cons
 def store_tiles(
     first, second, row, tile_n, out, k_out, v_out, residual, q_norm_weight, k_norm_weight, cos_sin, positions,
     M, epsilon, N: tl.constexpr, NUM_HEADS: tl.constexpr, NUM_KV_HEADS: tl.constexpr, HALF: tl.constexpr,
-    HALF_BLOCK: tl.constexpr, BLOCK_N: tl.constexpr, MODE: tl.constexpr, HAS_RESIDUAL: tl.constexpr,
-    HAS_NORM: tl.constexpr,
+    HALF_BLOCK: tl.constexpr, BLOCK_N: tl.constexpr, GATED: tl.constexpr, ROPE: tl.constexpr,
+    HAS_RESIDUAL: tl.constexpr, HAS_NORM: tl.constexpr,
 ):  # fmt: skip
-    """Finish rows `row` [BLOCK_M] of both tiles. N: columns of `out`, or for "rope" heads of q, k and v."""
-    if MODE == "swiglu":
-        _store_columns(silu(first) * second, row, tile_n * BLOCK_N, out, residual, M, N, BLOCK_N, False)
-    elif MODE == "plain":
-        _store_columns(first, row, tile_n * 2 * BLOCK_N, out, residual, M, N, BLOCK_N, HAS_RESIDUAL)
-        _store_columns(second, row, tile_n * 2 * BLOCK_N + BLOCK_N, out, residual, M, N, BLOCK_N, HAS_RESIDUAL)
-    else:
+    """Finish rows `row` [BLOCK_M] of both tiles. N: columns of `out`, or with ROPE heads of q, k and v."""
+    if ROPE:
         _store_heads(
             first, second, row, tile_n, out, k_out, v_out, q_norm_weight, k_norm_weight, cos_sin, positions,
             M, epsilon, N, NUM_HEADS, NUM_KV_HEADS, HALF, HALF_BLOCK, BLOCK_N, HAS_NORM,
         )  # fmt: skip
+    elif GATED:
+        _store_columns(silu(first) * second, row, tile_n * BLOCK_N, out, residual, M, N, BLOCK_N, False)
+    else:
+        _store_columns(first, row, tile_n * 2 * BLOCK_N, out, residual, M, N, BLOCK_N, HAS_RESIDUAL)
+        _store_columns(second, row, tile_n * 2 * BLOCK_N + BLOCK_N, out, residual, M, N, BLOCK_N, HAS_RESIDUAL)
 
 
 @triton.jit

@@ -1,7 +1,6 @@
-"""Launch decisions of this family's products: pure functions of a product's shape and a `Device`.
+"""What follows from a choice of tiles for one of this family's products: pure functions, of a shape and a `Device`.
 
-Figures are medians of the block of 8192 and 3584 on an H200, with cold L2; light is 37 us. Tiles of more than 64 tokens
-and products of mode `rope` are not timed yet.
+What was chosen by hand is in `_gemm_tiles`.
 """
 
 from __future__ import annotations
@@ -9,30 +8,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
 
 from ..device import Device
+from ._rounding import next_power_of_2
 
-SKINNY_TOKENS = 64
+FEW_TOKENS = 64
 """Up to here all tokens are one tile, and the weight is read once."""
-RING_TOKENS = 16
-"""Up to here `hopper_skinny_gemm` multiplies where the device has it. 16 tokens: 49.3 us against `skinny_gemm`'s 52.2;
-64 tokens: 69.7 against 63.4."""
-RING_BLOCK_K = 64
-RING_STAGES = 6
-"""Beside a second program on the SM. 16 tokens: 49.3 us; 4 beside two programs 53.1, 3 beside three 56.5."""
-SKINNY_ROWS = 64
-"""Of each of a program's two tiles of the weight: wgmma's rows. 64 tokens: 63.4 us, with 128 rows 67.3."""
-SKINNY_STEPS = (128, 64)
-"""Columns of a step, the first that two programs of an SM can hold two of. 16 tokens: 52.2 us, with 64 columns 53.1;
-64 tokens: 63.4 and 65.1."""
-PROGRAMS_PER_SM = 2
-"""Of a product for few tokens: each reads all tokens and hands on its sums. 64 tokens, steps of 64 columns: 65.1 us,
-with three 77.2."""
-WHOLE_ROW = 4096
-"""Up to here a row is one step of `vector_gemm`. One token: 4 rows by steps of 1024 columns in
-the first product and 2 rows in one step in the second one take 43.9 us; 2 rows in the first and 4 in the second one, by
-8 warps, 45.0; three stages, and 8 rows by steps of 512 in the second one, 46.1; the ring 45.7."""
 MOST_SPLITS = 8
 LEAST_STEPS = 4
 """Of a part of K: fewer would not fill the pipeline."""
@@ -42,12 +23,14 @@ LEAST_STEPS = 4
 class Product:
     """x [tokens, k] . weight^T, and what becomes of it: see `_gemm_epilogues`."""
 
-    mode: str
-    """`swiglu`, `plain` or `rope`."""
     tokens: int
     n: int
     """Columns of the output; for `rope` heads of q, k and v together."""
     k: int
+    gated: bool = False
+    """Whether the product is SwiGLU's."""
+    rope: bool = False
+    """Whether its heads are normed and turned."""
     epsilon: float = 0.0
     has_residual: bool = False
     has_norm: bool = False
@@ -56,18 +39,44 @@ class Product:
     num_kv_heads: int = 0
     half: int = 1
     """Half of a head."""
+    half_block: int = 1
+    """`half`, rounded up to a power of two: columns of a tile that half a head takes."""
 
-    @property
-    def half_block(self) -> int:
-        """`half`, rounded up to a power of two: columns of a tile that half a head takes."""
-        return _next_power_of_2(self.half)
 
-    @property
-    def columns(self) -> int:
-        """Columns of each of the two tiles over the whole product."""
-        if self.mode == "rope":
-            return self.n * self.half_block
-        return self.n if self.mode == "swiglu" else math.ceil(self.n / 2)
+@dataclass(frozen=True)
+class Tile:
+    """What is chosen of a product, rather than derived. Without `vector`, `ring` and `tiled` it is `skinny_gemm`'s."""
+
+    block_n: int
+    block_k: int
+    num_stages: int
+    num_warps: int
+    vector: bool = False
+    """Whether `vector_gemm` multiplies: one token only."""
+    ring: bool = False
+    """Whether `hopper_skinny_gemm` does: few tokens, on Hopper, where rows are a multiple of 16 bytes."""
+    tiled: bool = False
+    """Whether `tile_gemm` does."""
+    block_m: int = 128
+    """Tokens of a tile of `tile_gemm`."""
+    programs_per_sm: int = 2
+    """Of the kernels for few tokens, whose parts of K are as many; persistent ones of `tile_gemm`."""
+    group_m: int = 16
+    """Rows of tiles that are worked on together (tiles only)."""
+    wide: bool = False
+    """As `GemmPlan.wide`."""
+    flatten: bool = False
+    """As `GemmPlan.flatten`."""
+    tma: bool = False
+    """Whether operands come by tensor descriptors where rows are a multiple of 16 bytes."""
+    prefetch: int = 1
+    """As `GemmPlan.prefetch`."""
+    dependent_launch: bool = False
+    """As `GemmPlan.dependent_launch`."""
+    matrix_instr_nonkdim: int = 0
+    """AMD: rows of the matrix instruction; 0 leaves it to the compiler."""
+    waves_per_eu: int = 0
+    """AMD: waves that share a SIMD's registers; 0 leaves it to the compiler."""
 
 
 @dataclass(frozen=True)
@@ -75,177 +84,101 @@ class GemmPlan:
     """What a product is launched with."""
 
     product: Product
-    kernel: Literal["vector", "ring", "skinny", "tile"]
-    """`vector_gemm`, `hopper_skinny_gemm`, `skinny_gemm` or `tile_gemm`."""
+    vector: bool
+    ring: bool
+    tiled: bool
     block_m: int
     block_n: int
     block_k: int
     num_stages: int
     num_warps: int
-    norm_input: bool = False
+    norm_input: bool
     """Whether x is normed on the way (vector only)."""
-    splits: int = 1
+    splits: int
     """Parts of K (ring and skinny only)."""
-    group_m: int = 16
-    """Rows of tiles that are worked on together (tiles only)."""
-    tma: bool = False
-    """Whether operands come by tensor descriptors."""
-    flatten: bool = False
+    group_m: int
+    wide: bool
+    """Whether a program's two tiles of the weight are one operand (tiles by tensor descriptors only)."""
+    tma: bool
+    flatten: bool
     """Whether a tile's first loads are issued behind the last products of the one before. Not for `rope`: Triton 3.6
     cannot flatten a loop whose epilogue has branches with results."""
-    num_programs: int = 1
+    tiles_n: int
+    """Tiles over the weight's rows."""
+    num_programs: int
     """Persistent programs (tiles only)."""
-    dependent_launch: bool = False
+    prefetch: int
+    """Lines of 128 bytes of every row of the weight that a dependent launch fetches to L2 ahead (skinny only)."""
+    dependent_launch: bool
     """Whether the device can launch a kernel before the one ahead has ended (NVIDIA, from sm_90)."""
     backend_options: Mapping[str, int] = field(default_factory=dict)
     """Options of one backend only."""
 
-    @property
-    def tiles_n(self) -> int:
-        """Tiles over the weight's rows."""
-        return math.ceil(self.product.columns / self.block_n)
 
-    @property
-    def num_counters(self) -> int:
-        """Counters of parts that have arrived."""
-        return self.tiles_n if self.splits > 1 else 0
+def columns_of(product: Product) -> int:
+    """Columns of each of the two tiles over the whole product."""
+    if product.rope:
+        return product.n * product.half_block
+    return product.n if product.gated else math.ceil(product.n / 2)
 
 
-def gemm_plan(product: Product, norm_input: bool, device: Device) -> GemmPlan:
-    """`norm_input`: whether x is to be normed on the way where that pays."""
-    if product.tokens > SKINNY_TOKENS:
-        return _tile_plan(product, device)
-    if product.mode == "rope":
-        return _skinny_plan(product, device)
-    if product.tokens == 1:
-        return _vector_plan(product, norm_input, device)
-    if product.tokens <= RING_TOKENS and product.k % 8 == 0 and device.arch == "sm_90":
-        return _ring_plan(product, device)
-    return _skinny_plan(product, device)
+def num_counters(plan: GemmPlan) -> int:
+    """Counters of parts of K that have arrived."""
+    return plan.tiles_n if plan.splits > 1 else 0
 
 
-def _vector_plan(product: Product, norm_input: bool, device: Device) -> GemmPlan:
-    """Rows of the weight for every program."""
-    whole = product.k <= WHOLE_ROW
+def gemm_plan(product: Product, tile: Tile, norm_input: bool, device: Device) -> GemmPlan:
+    """`norm_input`: whether x is normed on the way. TMA wants rows of a multiple of 16 bytes, and for `rope` a tile
+    that is half a head."""
+    block_n = max(tile.block_n, product.half_block)
+    tma = tile.tma and product.k % 8 == 0 and not (product.rope and not product.half == block_n >= 16)
+    ring = tile.ring and tma
+    block_k = tile.block_k
+    if tile.vector:
+        block_k = min(block_k, next_power_of_2(product.k))
+    elif not ring:
+        block_k = min(block_k, max(16, next_power_of_2(product.k)))
+    least_rows = 8 if ring else 16
+    block_m = _block_m(product, tile, least_rows)
+    tiles_n = math.ceil(columns_of(product) / block_n)
+    splits = 1 if tile.vector or tile.tiled else _splits(product, tile, tiles_n, block_k, device)
+    num_stages = tile.num_stages
+    if ring:  # rings as deep as a part of K is long
+        num_stages = min(num_stages, math.ceil(product.k / block_k) // splits)
     return GemmPlan(
         product=product,
-        kernel="vector",
-        block_m=1,
-        block_n=2 if whole else 4,
-        block_k=_next_power_of_2(product.k) if whole else 1024,
-        num_stages=1,
-        num_warps=4,
-        norm_input=norm_input,
-        dependent_launch=device.compute_capability >= 90,
-    )
-
-
-def _ring_plan(product: Product, device: Device) -> GemmPlan:
-    """Rings as deep as a part of K is long."""
-    splits = _splits(product, SKINNY_ROWS, RING_BLOCK_K, device)
-    return GemmPlan(
-        product=product,
-        kernel="ring",
-        block_m=max(8, _next_power_of_2(product.tokens)),
-        block_n=SKINNY_ROWS,
-        block_k=RING_BLOCK_K,
-        num_stages=min(RING_STAGES, math.ceil(product.k / RING_BLOCK_K) // splits),
-        num_warps=4,
+        vector=tile.vector,
+        ring=ring,
+        tiled=tile.tiled,
+        block_m=block_m,
+        block_n=block_n,
+        block_k=block_k,
+        num_stages=num_stages,
+        num_warps=tile.num_warps,
+        norm_input=norm_input and tile.vector,
         splits=splits,
-        tma=True,
-        dependent_launch=True,
-    )
-
-
-def _skinny_plan(product: Product, device: Device) -> GemmPlan:
-    """TMA wants rows of a multiple of 16 bytes, and for `rope` a tile that is half a head."""
-    block_m = max(16, _next_power_of_2(product.tokens))
-    block_n = max(SKINNY_ROWS, product.half_block) if product.mode == "rope" else SKINNY_ROWS
-    column_bytes = 2 * (block_m + 2 * block_n)
-    held = 2 * PROGRAMS_PER_SM * column_bytes
-    block_k = next((k for k in SKINNY_STEPS if k * held <= device.shared_memory_bytes), SKINNY_STEPS[-1])
-    block_k = min(block_k, max(16, _next_power_of_2(product.k)))
-    return GemmPlan(
-        product=product,
-        kernel="skinny",
-        block_m=block_m,
-        block_n=block_n,
-        block_k=block_k,
-        num_stages=_skinny_stages(block_k * column_bytes, device),
-        num_warps=4 if block_m * block_n <= 4096 else 8,
-        splits=_splits(product, block_n, block_k, device),
-        tma=device.compute_capability >= 90
-        and product.k % 8 == 0
-        and (product.mode != "rope" or product.half == block_n),
-        dependent_launch=device.compute_capability >= 90,
-        backend_options=_backend_options(device),
-    )
-
-
-def _splits(product: Product, block_n: int, block_k: int, device: Device) -> int:
-    """Parts of K, so that programs are as many as are resident at once."""
-    programs, steps = PROGRAMS_PER_SM * device.num_sms, math.ceil(product.k / block_k)
-    return max(1, min(MOST_SPLITS, programs // math.ceil(product.columns / block_n), steps // LEAST_STEPS))
-
-
-def _skinny_stages(step_bytes: int, device: Device) -> int:
-    """Steps in flight, so that two programs fit an SM. One is in registers on AMD, and where mma.sync multiplies."""
-    if device.kind == "hip":
-        return 2 if device.shared_memory_bytes <= 64 * 1024 else 3
-    in_registers = device.compute_capability < 90
-    return max(2, min(5, device.shared_memory_bytes // (PROGRAMS_PER_SM * step_bytes) + in_registers))
-
-
-def _tile_plan(product: Product, device: Device) -> GemmPlan:
-    """The largest tiles that give every SM one. TMA wants rows of a multiple of 16 bytes."""
-    tma = device.compute_capability >= 90 and product.k % 8 == 0
-    block_m, sizes, block_k, num_warps = _tile_shapes(device)
-    if product.mode == "rope":
-        sizes = (product.half_block,) if tma else tuple(n for n in sizes if n >= product.half_block) or sizes[:1]
-        sizes = tuple(max(n, product.half_block) for n in sizes)
-        tma = tma and product.half == product.half_block >= 16
-    rows = math.ceil(product.tokens / block_m)
-    fitting = (n for n in sizes if rows * math.ceil(product.columns / n) >= device.num_sms)
-    block_n = next(fitting, sizes[-1])
-    block_k = min(block_k, max(16, _next_power_of_2(product.k)))
-    tiles = math.ceil(product.tokens / block_m) * math.ceil(product.columns / block_n)
-    return GemmPlan(
-        product=product,
-        kernel="tile",
-        block_m=block_m,
-        block_n=block_n,
-        block_k=block_k,
-        num_stages=_tile_stages(2 * block_k * (block_m + 2 * block_n), 2 * block_m * block_n, device),
-        num_warps=num_warps,
+        group_m=tile.group_m,
+        wide=tma and tile.wide,
         tma=tma,
-        flatten=tma and product.mode != "rope",
-        num_programs=min(tiles, device.num_sms),
-        dependent_launch=device.compute_capability >= 90,
-        backend_options=_backend_options(device),
+        flatten=not product.rope and tma and tile.flatten,
+        tiles_n=tiles_n,
+        num_programs=min(math.ceil(product.tokens / block_m) * tiles_n, device.num_sms * tile.programs_per_sm),
+        prefetch=tile.prefetch,
+        dependent_launch=tile.dependent_launch,
+        backend_options={"matrix_instr_nonkdim": tile.matrix_instr_nonkdim, "waves_per_eu": tile.waves_per_eu}
+        if device.kind == "hip"
+        else {},
     )
 
 
-def _tile_shapes(device: Device) -> tuple[int, tuple[int, ...], int, int]:
-    """(rows of x, columns of each of both tiles from the best downwards, step of K, warps)."""
-    if device.kind == "hip":
-        if device.warp_size == 32:  # RDNA: half the registers for a warp
-            return 64, (64, 32), 32, 8
-        return 128, (128, 64, 32), 64, 8
-    if device.compute_capability >= 90 and device.shared_memory_bytes > 200 * 1024:
-        return 128, (128, 64, 32), 64, 8
-    return 128, (64, 32), 64 if device.shared_memory_bytes > 150 * 1024 else 32, 8
+def _block_m(product: Product, tile: Tile, least: int) -> int:
+    """Tokens of a tile: all of them where they are few, rounded up to what a matrix instruction takes."""
+    if tile.tiled:
+        return tile.block_m
+    return 1 if tile.vector else max(least, next_power_of_2(product.tokens))
 
 
-def _tile_stages(step_bytes: int, epilogue_bytes: int, device: Device) -> int:
-    """Steps in flight beside what the epilogue exchanges between threads."""
-    if device.kind == "hip":
-        return 2 if device.shared_memory_bytes < 3 * step_bytes else 3
-    return max(2, min(5, (device.shared_memory_bytes - epilogue_bytes - 1024) // step_bytes))
-
-
-def _backend_options(device: Device) -> dict[str, int]:
-    return {"matrix_instr_nonkdim": 16} if device.kind == "hip" and device.warp_size == 64 else {}
-
-
-def _next_power_of_2(n: int) -> int:
-    return 1 << max(0, n - 1).bit_length()
+def _splits(product: Product, tile: Tile, tiles_n: int, block_k: int, device: Device) -> int:
+    """Parts of K, so that programs are as many as are resident at once."""
+    programs, steps = tile.programs_per_sm * device.num_sms, math.ceil(product.k / block_k)
+    return max(1, min(MOST_SPLITS, programs // tiles_n, steps // LEAST_STEPS))

@@ -2,7 +2,7 @@
 
 What only Gluon can say is when a program waits for the kernel ahead of it: between its first STAGES weight tiles, which
 are then on their way to shared memory, and its first tile of x. Weight rows are wgmma's rows, tokens its columns. For
-the modes "swiglu" and "plain"; parts of K are added up as there.
+products without ROPE; parts of K are added up as there.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def _zero(counters, count, BLOCK_C: gl.constexpr):
 @gluon.jit
 def hopper_skinny_gemm(
     x, weight, out, residual, partial, counters, next_counters, num_next_counters, M,
-    N: gl.constexpr, K: gl.constexpr, MODE: gl.constexpr, HAS_RESIDUAL: gl.constexpr, SPLITS: gl.constexpr,
+    N: gl.constexpr, K: gl.constexpr, GATED: gl.constexpr, HAS_RESIDUAL: gl.constexpr, SPLITS: gl.constexpr,
     BLOCK_M: gl.constexpr, BLOCK_N: gl.constexpr, BLOCK_K: gl.constexpr, STAGES: gl.constexpr, BLOCK_C: gl.constexpr,
     WAITS: gl.constexpr,
 ):  # fmt: skip
@@ -106,8 +106,8 @@ def hopper_skinny_gemm(
     all_steps: gl.constexpr = (K + BLOCK_K - 1) // BLOCK_K
     begin = all_steps * part // SPLITS
     count = all_steps * (part + 1) // SPLITS - begin
-    first_row = tile_n * BLOCK_N if MODE == "swiglu" else tile_n * 2 * BLOCK_N
-    second_row = first_row + (N if MODE == "swiglu" else BLOCK_N)
+    first_row = tile_n * BLOCK_N if GATED else tile_n * 2 * BLOCK_N
+    second_row = first_row + (N if GATED else BLOCK_N)
     first, second = _sums(x, weight, first_row, second_row, begin, count, BLOCK_M, BLOCK_N, BLOCK_K, STAGES, WAITS)
     if BLOCK_C > 0:  # noqa: SIM102 - decided when it is compiled
         if (tile_n == 0) & (part == 0):
@@ -117,7 +117,7 @@ def hopper_skinny_gemm(
         own = partial + tile_n.to(gl.int64) * (SPLITS * 2 * BLOCK_M * BLOCK_N)
         first, second, is_last = _added_up(first, second, own, counters + tile_n, part, SPLITS)
     if is_last:
-        if MODE == "swiglu":
+        if GATED:
             _store(first / (1.0 + gl.exp(-first)) * second, first_row, out, residual, M, N, BLOCK_N, BLOCK_M, False)
         else:
             _store(first, first_row, out, residual, M, N, BLOCK_N, BLOCK_M, HAS_RESIDUAL)

@@ -2,75 +2,61 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import triton
 import triton.language as tl
 from triton.language.extra.cuda import gdc_launch_dependents
-
-from ..device import Device
-
-VALUES_PER_THREAD = 32
-"""Of a row, in float32: four loads of 16 bytes of a 16-bit type."""
-FEW_VALUES_PER_THREAD = 8
-"""Where rows are fewer than SMs: latency counts, and threads are free."""
-MIN_TILE = 2048
-MAX_WARPS = 16
-
-
-@dataclass(frozen=True)
-class NormPlan:
-    """What `rmsnorm` is launched with."""
-
-    block_t: int
-    """Rows of a program."""
-    block_h: int
-    """The row's length, rounded up to a power of two."""
-    num_warps: int
-    dependent_launch: bool
-    """Whether the device can launch the next kernel before this one has ended."""
-
-
-def norm_plan(tokens: int, hidden_size: int, device: Device) -> NormPlan:
-    """From the shape alone. Narrow rows share a program."""
-    block_h = _next_power_of_2(hidden_size)
-    block_t = max(1, min(MIN_TILE // block_h, _next_power_of_2(tokens)))
-    per_thread = FEW_VALUES_PER_THREAD if tokens <= device.num_sms else VALUES_PER_THREAD
-    warps = block_t * block_h // (per_thread * max(device.warp_size, 1))
-    return NormPlan(
-        block_t,
-        block_h,
-        num_warps=min(MAX_WARPS, max(1, _next_power_of_2(warps))),
-        dependent_launch=device.compute_capability >= 90,
-    )
 
 
 @triton.jit
 def rmsnorm(
     x, residual, weight, out, residual_out, counters, tokens, num_counters, epsilon,
     HIDDEN: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_H: tl.constexpr, HAS_RESIDUAL: tl.constexpr,
-    BLOCK_C: tl.constexpr, DEPENDENT_LAUNCH: tl.constexpr,
+    BLOCK_C: tl.constexpr, PERSISTENT: tl.constexpr, STAGES: tl.constexpr, LOAD_POLICY: tl.constexpr,
+    STORE_MODIFIER: tl.constexpr, DEPENDENT_LAUNCH: tl.constexpr,
 ):  # fmt: skip
-    """Program i: rows [i * BLOCK_T, ..). The first one also zeroes `counters` of a later kernel, BLOCK_C at most."""
+    """Program i: rows [i * BLOCK_T, ..), and those of later rounds where programs are fewer than blocks of rows.
+
+    The first one also zeroes `counters` of a later kernel, BLOCK_C at most.
+    """
     if DEPENDENT_LAUNCH:
         gdc_launch_dependents()
     if BLOCK_C > 0:  # noqa: SIM102 - decided when it is compiled
         if tl.program_id(0) == 0:
             counter = tl.arange(0, BLOCK_C)
             tl.store(counters + counter, tl.zeros([BLOCK_C], tl.int32), mask=counter < num_counters)
-    row = tl.program_id(0) * BLOCK_T + tl.arange(0, BLOCK_T)
+    if PERSISTENT:
+        column = tl.arange(0, BLOCK_H)
+        scale = tl.load(weight + column, mask=column < HIDDEN, other=0.0).to(tl.float32)
+        for block in tl.range(tl.program_id(0), tl.cdiv(tokens, BLOCK_T), tl.num_programs(0), num_stages=STAGES):
+            _norm_rows(
+                block, x, residual, weight, scale, out, residual_out, tokens, epsilon,
+                HIDDEN, BLOCK_T, BLOCK_H, HAS_RESIDUAL, True, LOAD_POLICY, STORE_MODIFIER,
+            )  # fmt: skip
+    else:
+        _norm_rows(
+            tl.program_id(0), x, residual, weight, None, out, residual_out, tokens, epsilon,
+            HIDDEN, BLOCK_T, BLOCK_H, HAS_RESIDUAL, False, LOAD_POLICY, STORE_MODIFIER,
+        )  # fmt: skip
+
+
+@triton.jit
+def _norm_rows(
+    block, x, residual, weight, scale, out, residual_out, tokens, epsilon, HIDDEN: tl.constexpr, BLOCK_T: tl.constexpr,
+    BLOCK_H: tl.constexpr, HAS_RESIDUAL: tl.constexpr, HAS_SCALE: tl.constexpr, LOAD_POLICY: tl.constexpr,
+    STORE_MODIFIER: tl.constexpr,
+):  # fmt: skip
+    """A block of rows. `scale`: with HAS_SCALE the weight in float32."""
+    row = block * BLOCK_T + tl.arange(0, BLOCK_T)
     column = tl.arange(0, BLOCK_H)
     is_column = column < HIDDEN
     mask = (row < tokens)[:, None] & is_column[None, :]
     at = row.to(tl.int64)[:, None] * HIDDEN + column[None, :]
-    values = tl.load(x + at, mask=mask, other=0.0).to(tl.float32)
-    scale = tl.load(weight + column, mask=is_column, other=0.0).to(tl.float32)
+    values = tl.load(x + at, mask=mask, other=0.0, eviction_policy=LOAD_POLICY).to(tl.float32)
+    if not HAS_SCALE:
+        scale = tl.load(weight + column, mask=is_column, other=0.0).to(tl.float32)
     if HAS_RESIDUAL:
-        values += tl.load(residual + at, mask=mask, other=0.0).to(tl.float32)
-        tl.store(residual_out + at, values.to(residual_out.dtype.element_ty), mask=mask)
+        values += tl.load(residual + at, mask=mask, other=0.0, eviction_policy=LOAD_POLICY).to(tl.float32)
+        tl.store(residual_out + at, values.to(residual_out.dtype.element_ty), mask=mask, cache_modifier=STORE_MODIFIER)
     inverse = tl.rsqrt(tl.sum(values * values, 1) / HIDDEN + epsilon)
-    tl.store(out + at, (values * inverse[:, None] * scale[None, :]).to(out.dtype.element_ty), mask=mask)
-
-
-def _next_power_of_2(n: int) -> int:
-    return 1 << max(0, n - 1).bit_length()
+    normed = (values * inverse[:, None] * scale[None, :]).to(out.dtype.element_ty)
+    tl.store(out + at, normed, mask=mask, cache_modifier=STORE_MODIFIER)

@@ -7,8 +7,8 @@ split: each part stores its sums, and the part that arrives last adds them up, i
 It computes weight . x^T: the weight's rows are the rows of the matrix instruction (64 of wgmma's), and tokens, which
 may be fewer, its columns. With TMA operands come by tensor descriptors; only the prefetch needs pointers.
 
-A dependent launch starts on its weight, which no earlier kernel writes, ahead of time: the first 128 bytes of each row
-are prefetched to L2. (H200, 16 tokens: 53.4 us, with 512 bytes 56.1, with 1024 bytes 59.5.)
+A dependent launch starts on its weight, which no earlier kernel writes, ahead of time: PREFETCH lines of 128 bytes of
+each row are prefetched to L2, one by hand. (H200, 16 tokens: 53.4 us, with 512 bytes 56.1, with 1024 bytes 59.5.)
 """
 
 from __future__ import annotations
@@ -34,9 +34,10 @@ def skinny_gemm(
     x, weight, x_tiles, weight_tiles, out, k_out, v_out, residual, q_norm_weight, k_norm_weight,
     cos_sin, positions, partial, counters, next_counters, num_next_counters, M, epsilon,
     N: tl.constexpr, K: tl.constexpr, NUM_HEADS: tl.constexpr, NUM_KV_HEADS: tl.constexpr, HALF: tl.constexpr,
-    HALF_BLOCK: tl.constexpr, MODE: tl.constexpr, HAS_RESIDUAL: tl.constexpr, HAS_NORM: tl.constexpr,
-    SPLITS: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, STAGES: tl.constexpr,
-    BLOCK_C: tl.constexpr, TMA: tl.constexpr, DEPENDENT_LAUNCH: tl.constexpr, WAITS: tl.constexpr,
+    HALF_BLOCK: tl.constexpr, GATED: tl.constexpr, ROPE: tl.constexpr, HAS_RESIDUAL: tl.constexpr,
+    HAS_NORM: tl.constexpr, SPLITS: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
+    STAGES: tl.constexpr, BLOCK_C: tl.constexpr, TMA: tl.constexpr, PREFETCH: tl.constexpr,
+    DEPENDENT_LAUNCH: tl.constexpr, WAITS: tl.constexpr,
 ):  # fmt: skip
     """Program (n, s): tiles n of x [M, K] times weight^T over part s of K. The rest: see `_gemm_epilogues`.
 
@@ -44,14 +45,16 @@ def skinny_gemm(
     A program zeroes the BLOCK_C, at most, of a later kernel.
     """
     tile_n, part = tl.program_id(0), tl.program_id(1)
-    first_row, second_row = weight_rows(tile_n, N, HALF, HALF_BLOCK, BLOCK_N, MODE)
+    first_row, second_row = weight_rows(tile_n, N, HALF, HALF_BLOCK, BLOCK_N, GATED, ROPE)
     steps: tl.constexpr = (K + BLOCK_K - 1) // BLOCK_K
     begin, end = steps * part // SPLITS * BLOCK_K, steps * (part + 1) // SPLITS * BLOCK_K
     if DEPENDENT_LAUNCH:
         gdc_launch_dependents()
     if WAITS:
-        _prefetch(weight, first_row, begin, K)
-        _prefetch(weight, second_row, begin, K)
+        for line in tl.static_range(PREFETCH):
+            column = tl.minimum(begin + line * 64, K - 1) if line > 0 else begin
+            _prefetch(weight, first_row, column, K)
+            _prefetch(weight, second_row, column, K)
         gdc_wait()
     if BLOCK_C > 0:  # noqa: SIM102 - decided when it is compiled
         if (tile_n == 0) & (part == 0):
@@ -60,7 +63,7 @@ def skinny_gemm(
     row = tl.arange(0, BLOCK_M)
     if TMA:
         first, second = _sums_of_tiles(
-            x_tiles, weight_tiles, tile_n, begin, end, N, MODE, BLOCK_M, BLOCK_N, BLOCK_K, STAGES
+            x_tiles, weight_tiles, tile_n, begin, end, N, GATED, BLOCK_M, BLOCK_N, BLOCK_K, STAGES
         )
     else:
         first, second = _sums(
@@ -85,7 +88,8 @@ def skinny_gemm(
     if arrived == SPLITS - 1:
         store_tiles(
             first, second, row, tile_n, out, k_out, v_out, residual, q_norm_weight, k_norm_weight, cos_sin, positions,
-            M, epsilon, N, NUM_HEADS, NUM_KV_HEADS, HALF, HALF_BLOCK, BLOCK_N, MODE, HAS_RESIDUAL, HAS_NORM,
+            M, epsilon, N, NUM_HEADS, NUM_KV_HEADS, HALF, HALF_BLOCK, BLOCK_N, GATED, ROPE, HAS_RESIDUAL,
+            HAS_NORM,
         )  # fmt: skip
 
 
@@ -118,13 +122,13 @@ def _sums(
 
 @triton.jit
 def _sums_of_tiles(
-    x, weight, tile_n, begin, end, N: tl.constexpr, MODE: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
+    x, weight, tile_n, begin, end, N: tl.constexpr, GATED: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     """As `_sums`, from tensor descriptors. A step past K reads zeros, tokens and rows that do not exist as well."""
     first = tl.zeros([BLOCK_N, BLOCK_M], tl.float32)
     second = tl.zeros([BLOCK_N, BLOCK_M], tl.float32)
-    first_row, distance = first_tile_row(tile_n, N, BLOCK_N, MODE)
+    first_row, distance = first_tile_row(tile_n, N, BLOCK_N, GATED)
     for k in tl.range(begin, end, BLOCK_K, num_stages=STAGES):
         right_1 = weight.load([first_row, k])
         right_2 = weight.load([first_row + distance, k])

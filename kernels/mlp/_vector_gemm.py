@@ -18,12 +18,13 @@ from ._gemm_epilogues import store_tiles, weight_rows
 @triton.jit
 def vector_gemm(
     x, norm_weight, weight, out, residual, epsilon,
-    N: tl.constexpr, K: tl.constexpr, MODE: tl.constexpr, HAS_RESIDUAL: tl.constexpr, NORM_INPUT: tl.constexpr,
-    BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, DEPENDENT_LAUNCH: tl.constexpr, WAITS: tl.constexpr,
+    N: tl.constexpr, K: tl.constexpr, GATED: tl.constexpr, HAS_RESIDUAL: tl.constexpr, NORM_INPUT: tl.constexpr,
+    BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, STAGES: tl.constexpr, DEPENDENT_LAUNCH: tl.constexpr,
+    WAITS: tl.constexpr,
 ):  # fmt: skip
-    """Program n: tiles n of x [1, K] times weight^T, for "swiglu" and "plain" of `_gemm_epilogues`."""
+    """Program n: tiles n of x [1, K] times weight^T, as `_gemm_epilogues` has them without ROPE."""
     tile_n = tl.program_id(0)
-    first_row, second_row = weight_rows(tile_n, N, 1, 1, BLOCK_N, MODE)
+    first_row, second_row = weight_rows(tile_n, N, 1, 1, BLOCK_N, GATED, False)
     column = tl.arange(0, BLOCK_K)[None, :]
     first_at = weight + first_row.to(tl.int64)[:, None] * K + column
     second_at = weight + second_row.to(tl.int64)[:, None] * K + column
@@ -35,7 +36,7 @@ def vector_gemm(
         gdc_wait()
     left, squares = _left(x, norm_weight, column, 0, K, NORM_INPUT, BLOCK_K)
     first, second = left * right_1, left * right_2
-    for k in tl.range(BLOCK_K, K, BLOCK_K, num_stages=1):
+    for k in tl.range(BLOCK_K, K, BLOCK_K, num_stages=STAGES):
         right_1 = _columns(first_at, column, k, K, BLOCK_K, "evict_first")
         right_2 = _columns(second_at, column, k, K, BLOCK_K, "evict_first")
         left, more = _left(x, norm_weight, column, k, K, NORM_INPUT, BLOCK_K)
@@ -49,7 +50,7 @@ def vector_gemm(
         second *= inverse
     store_tiles(
         first, second, tl.arange(0, 1), tile_n, out, None, None, residual, None, None, None, None,
-        1, epsilon, N, 0, 0, 1, 1, BLOCK_N, MODE, HAS_RESIDUAL, False,
+        1, epsilon, N, 0, 0, 1, 1, BLOCK_N, GATED, False, HAS_RESIDUAL, False,
     )  # fmt: skip
 
 

@@ -6,12 +6,11 @@ each. The sum is normed before it is rounded.
 
 from __future__ import annotations
 
-import triton
-
 from ..device import Device
 from ..kernel import Kernel, Origin
 from ..problem import Inputs, Outputs, Problem
-from ._norm_kernels import NormPlan, norm_plan, rmsnorm
+from ._norm_kernels import rmsnorm
+from ._norm_plan import NormPlan, norm_plan, norm_tile
 from .problem import RMSNorm
 
 MAX_HIDDEN_SIZE = 65536
@@ -20,7 +19,7 @@ MAX_HIDDEN_SIZE = 65536
 def plan(problem: Problem, plan_inputs: Inputs, device: Device) -> tuple[RMSNorm, NormPlan]:
     """From the shape alone."""
     assert isinstance(problem, RMSNorm)
-    return problem, norm_plan(problem.tokens, problem.hidden_size, device)
+    return problem, norm_plan(problem.tokens, problem.hidden_size, norm_tile(problem.tokens, device), device)
 
 
 def run(inputs: Inputs, state: tuple[RMSNorm, NormPlan]) -> Outputs:
@@ -29,10 +28,11 @@ def run(inputs: Inputs, state: tuple[RMSNorm, NormPlan]) -> Outputs:
     x, residual = inputs["x"], inputs.get("residual")
     out = x.new_empty(x.shape)
     residual_out = None if residual is None else x.new_empty(x.shape)
-    rmsnorm[(triton.cdiv(problem.tokens, tile.block_t),)](
+    rmsnorm[(tile.num_programs,)](
         x, residual, inputs["weight"], out, residual_out, None, problem.tokens, 0, problem.epsilon,
         HIDDEN=problem.hidden_size, BLOCK_T=tile.block_t, BLOCK_H=tile.block_h, HAS_RESIDUAL=residual is not None,
-        BLOCK_C=0, DEPENDENT_LAUNCH=False, num_warps=tile.num_warps,
+        BLOCK_C=0, PERSISTENT=tile.persistent, STAGES=tile.num_stages, LOAD_POLICY=tile.load_policy,
+        STORE_MODIFIER=tile.store_modifier, DEPENDENT_LAUNCH=False, num_warps=tile.num_warps,
     )  # fmt: skip
     return {"out": out} if residual_out is None else {"out": out, "residual_out": residual_out}
 

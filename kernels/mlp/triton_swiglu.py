@@ -10,6 +10,7 @@ import triton.language as tl
 from ..device import Device
 from ..kernel import Kernel, Origin
 from ..problem import Inputs, Outputs, Problem
+from ._activation import silu
 from .problem import SwiGLU
 
 
@@ -31,12 +32,6 @@ def plan(problem: Problem, plan_inputs: Inputs, device: Device) -> SwiGLUPlan:
     block = next((size for size in sizes if problem.intermediate_size % size == 0), sizes[-1])
     values_per_thread = 8 if few else 16
     return SwiGLUPlan(problem, block, num_warps=max(1, block // (values_per_thread * max(device.warp_size, 1))))
-
-
-@triton.jit
-def silu(x):
-    """x / (1 + exp(-x)), float32."""
-    return x / (1.0 + tl.exp(-x))
 
 
 @triton.jit
