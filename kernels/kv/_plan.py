@@ -1,4 +1,4 @@
-"""Launch decisions of the Triton kernels: pure functions of a problem's shape and a `Device`, never of slots.
+"""Tiles of the Triton kernels, as chosen by hand: pure functions of a problem's shape and a `Device`, never of slots.
 
 All of these kernels move bytes and compute next to nothing. With many tokens what counts is how many bytes are on
 their way to each SM at once: the data sheet's 4.8 TB/s are 36 KB an SM for every microsecond that an access takes, and
@@ -28,6 +28,12 @@ class RowsPlan:
     block_tokens: int
     block_heads: int
     num_warps: int
+    token_first: bool = False
+    """Whether neighbouring programs have the same heads of neighbouring tokens, not neighbouring heads."""
+    load_policy: str = ""
+    """Eviction policy of rows, which are read once."""
+    store_modifier: str = ""
+    """Cache modifier of rows that are written."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +44,18 @@ class GatherPlan:
     seq_block: int
     """Sequences whose ends are looked at in one step of the search for a token's own."""
     num_warps: int
+    column_parts: int = 1
+    """Programs that share the rows of a block of tokens."""
+    load_policy: str = ""
+    """Eviction policy of rows, which are read once."""
+    store_modifier: str = ""
+    """Cache modifier of rows that are written."""
+
+
+POLICIES = ("", "evict_first")
+"""Eviction policies that a search may choose."""
+MODIFIERS = ("", ".cs", ".wt")
+"""Cache modifiers of stores that a search may choose."""
 
 
 def rows_plan(tokens: int, heads: int, row_bytes: int, device: Device) -> RowsPlan:

@@ -15,6 +15,23 @@ from collections.abc import Mapping
 
 from ..problem import Problem, Tier
 from . import _append_problem, _gather_problem, _mla_append_problem, _rope_append_problem, _rope_problem
+from ._append_problem import Append
+from ._gather_problem import Gather
+from ._mla_append_problem import KV_LORA_RANK, QK_ROPE_HEAD_DIM, MLAAppend
+from ._rope_append_problem import RopeAppend
+from ._rope_problem import Rope
+
+__all__ = [
+    "HARD_CASES",
+    "KV_LORA_RANK",
+    "PROBLEMS",
+    "QK_ROPE_HEAD_DIM",
+    "Append",
+    "Gather",
+    "MLAAppend",
+    "Rope",
+    "RopeAppend",
+]
 
 _TASKS = (_rope_append_problem, _append_problem, _mla_append_problem, _gather_problem, _rope_problem)
 

@@ -11,36 +11,23 @@ The maths is that of _rope_append_problem.py, _append_problem.py and _rope_probl
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
-
 import torch
 import triton
 import triton.language as tl
 
-from ..device import Device
 from ..kernel import Kernel, Origin
-from ..problem import Inputs, Outputs, Problem
-from ._append_problem import Append
-from ._plan import RowsPlan, rows_plan
-from ._rope_append_problem import RopeAppend
-from ._rope_problem import Rope
+from ..problem import Inputs, Outputs
+from ._rope_append_plan import Plan, plan
 from ._triton_rows import move_columns, turn_rows
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What the kernel is launched with."""
-
-    problem: RopeAppend | Append | Rope
-    tile: RowsPlan
+from .problem import Append, Rope, RopeAppend
 
 
 @triton.jit
 def _head_rows(
     source, target, token, target_token, is_token, write_token, head, cos_sin_cache, positions, inverse_scale,
     HEADS: tl.constexpr, HEAD_DIM: tl.constexpr, ROTARY_DIM: tl.constexpr, IS_NEOX: tl.constexpr,
-    FP8_MAX: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_H: tl.constexpr,
+    FP8_MAX: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_H: tl.constexpr, LOAD_POLICY: tl.constexpr,
+    STORE_MODIFIER: tl.constexpr,
 ):  # fmt: skip
     """One tile from `source` [tokens, HEADS, HEAD_DIM] to `target`, turned if ROTARY_DIM is not 0."""
     source_row = token[:, None] * HEADS + head[None, :]
@@ -51,12 +38,12 @@ def _head_rows(
         position = tl.load(positions + token, mask=is_token, other=0)
         turn_rows(
             source, target, source_row, target_row, read, write, cos_sin_cache, position, is_token, inverse_scale,
-            HEAD_DIM, HEAD_DIM, 0, ROTARY_DIM, IS_NEOX, FP8_MAX, BLOCK_T, BLOCK_H,
+            HEAD_DIM, HEAD_DIM, 0, ROTARY_DIM, IS_NEOX, FP8_MAX, BLOCK_T, BLOCK_H, LOAD_POLICY, STORE_MODIFIER,
         )  # fmt: skip
     if ROTARY_DIM < HEAD_DIM:
         move_columns(
             source, target, source_row, target_row, read, write, inverse_scale,
-            HEAD_DIM, ROTARY_DIM, HEAD_DIM - ROTARY_DIM, FP8_MAX,
+            HEAD_DIM, ROTARY_DIM, HEAD_DIM - ROTARY_DIM, FP8_MAX, LOAD_POLICY, STORE_MODIFIER,
         )  # fmt: skip
 
 
@@ -65,14 +52,21 @@ def _rope_append(
     q, k, v, cos_sin_cache, positions, slot_mapping, q_out, k_out, v_out, num_tokens, inverse_k_scale, inverse_v_scale,
     Q_HEADS: tl.constexpr, KV_HEADS: tl.constexpr, HEAD_DIM: tl.constexpr, ROTARY_DIM: tl.constexpr,
     IS_NEOX: tl.constexpr, IS_PAGED: tl.constexpr, HAS_V: tl.constexpr, FP8_MAX: tl.constexpr,
-    BLOCK_T: tl.constexpr, BLOCK_H: tl.constexpr,
+    BLOCK_T: tl.constexpr, BLOCK_H: tl.constexpr, TOKEN_FIRST: tl.constexpr, LOAD_POLICY: tl.constexpr,
+    STORE_MODIFIER: tl.constexpr,
 ):  # fmt: skip
-    """Program p: head block p % BLOCKS of tokens [p // BLOCKS * BLOCK_T, ..). Q_HEADS is 0 where there are none."""
+    """Program p: a block of heads of BLOCK_T tokens. Q_HEADS is 0 where there are none."""
     KV_BLOCKS: tl.constexpr = (KV_HEADS + BLOCK_H - 1) // BLOCK_H
     V_BLOCKS: tl.constexpr = KV_BLOCKS if HAS_V else 0
     BLOCKS: tl.constexpr = KV_BLOCKS + V_BLOCKS + (Q_HEADS + BLOCK_H - 1) // BLOCK_H
-    block = tl.program_id(0) % BLOCKS
-    token = (tl.program_id(0) // BLOCKS).to(tl.int64) * BLOCK_T + tl.arange(0, BLOCK_T)
+    if TOKEN_FIRST:
+        token_blocks = tl.cdiv(num_tokens, BLOCK_T)
+        block = tl.program_id(0) // token_blocks
+        token_block = tl.program_id(0) % token_blocks
+    else:
+        block = tl.program_id(0) % BLOCKS
+        token_block = tl.program_id(0) // BLOCKS
+    token = token_block.to(tl.int64) * BLOCK_T + tl.arange(0, BLOCK_T)
     is_token = token < num_tokens
     heads = tl.arange(0, BLOCK_H)
     if block < KV_BLOCKS + V_BLOCKS:
@@ -84,29 +78,25 @@ def _rope_append(
             _head_rows(
                 k, k_out, token, target_token, is_token, written, block * BLOCK_H + heads, cos_sin_cache, positions,
                 inverse_k_scale, KV_HEADS, HEAD_DIM, ROTARY_DIM, IS_NEOX, FP8_MAX, BLOCK_T, BLOCK_H,
+                LOAD_POLICY, STORE_MODIFIER,
             )  # fmt: skip
         elif HAS_V:
             _head_rows(
                 v, v_out, token, target_token, is_token, written, (block - KV_BLOCKS) * BLOCK_H + heads, cos_sin_cache,
                 positions, inverse_v_scale, KV_HEADS, HEAD_DIM, 0, IS_NEOX, FP8_MAX, BLOCK_T, BLOCK_H,
+                LOAD_POLICY, STORE_MODIFIER,
             )  # fmt: skip
     elif Q_HEADS > 0:
         _head_rows(
             q, q_out, token, token, is_token, is_token, (block - KV_BLOCKS - V_BLOCKS) * BLOCK_H + heads,
             cos_sin_cache, positions, 1.0, Q_HEADS, HEAD_DIM, ROTARY_DIM, IS_NEOX, 0, BLOCK_T, BLOCK_H,
+            LOAD_POLICY, STORE_MODIFIER,
         )  # fmt: skip
-
-
-def plan(problem: Problem, plan_inputs: Inputs, device: Device) -> Plan:
-    """Tiles from shapes alone."""
-    assert isinstance(problem, RopeAppend | Append | Rope)
-    heads = getattr(problem, "num_heads", 0) + (1 if isinstance(problem, Rope) else 2) * problem.num_kv_heads
-    return Plan(problem, rows_plan(problem.tokens, heads, problem.head_dim * 2, device))
 
 
 def run(inputs: Inputs, state: Plan) -> Outputs:
     """One launch."""
-    problem, tile, k = state.problem, state.tile, inputs["k"]
+    problem, k = state.problem, inputs["k"]
     paged = not isinstance(problem, Rope)
     q = None if isinstance(problem, Append) else inputs["q"]
     outputs = {} if q is None else {"q_out": torch.empty_like(q)}
@@ -114,14 +104,18 @@ def run(inputs: Inputs, state: Plan) -> Outputs:
         outputs["k_out"] = torch.empty_like(k)
     k_out = inputs["k_cache"] if paged else outputs["k_out"]
     q_heads = 0 if q is None else q.shape[1]
-    blocks = triton.cdiv(q_heads, tile.block_heads) + (2 if paged else 1) * triton.cdiv(k.shape[1], tile.block_heads)
-    _rope_append[(triton.cdiv(len(k), tile.block_tokens) * blocks,)](
+    inverse_k_scale, inverse_v_scale = _inverse_scales(problem)
+    rotary_dim, is_neox = _rotation(problem)
+    blocks = triton.cdiv(q_heads, state.block_heads) + (2 if paged else 1) * triton.cdiv(k.shape[1], state.block_heads)
+    _rope_append[(triton.cdiv(len(k), state.block_tokens) * blocks,)](
         k if q is None else q, k, inputs.get("v", k), inputs.get("cos_sin_cache", k),
         inputs.get("positions", inputs.get("slot_mapping")), inputs.get("slot_mapping", inputs.get("positions")),
-        outputs.get("q_out", k), k_out, inputs.get("v_cache", k), len(k), *_inverse_scales(problem),
-        Q_HEADS=q_heads, KV_HEADS=k.shape[1], HEAD_DIM=k.shape[2], **_rotation(problem), IS_PAGED=paged, HAS_V=paged,
+        outputs.get("q_out", k), k_out, inputs.get("v_cache", k), len(k), inverse_k_scale,
+        inverse_v_scale, Q_HEADS=q_heads, KV_HEADS=k.shape[1], HEAD_DIM=k.shape[2], ROTARY_DIM=rotary_dim,
+        IS_NEOX=is_neox, IS_PAGED=paged, HAS_V=paged,
         FP8_MAX=torch.finfo(k_out.dtype).max if k_out.dtype.itemsize == 1 else 0.0,
-        BLOCK_T=tile.block_tokens, BLOCK_H=tile.block_heads, num_warps=tile.num_warps,
+        BLOCK_T=state.block_tokens, BLOCK_H=state.block_heads, TOKEN_FIRST=state.token_first,
+        LOAD_POLICY=state.load_policy, STORE_MODIFIER=state.store_modifier, num_warps=state.num_warps,
     )  # fmt: skip
     return outputs
 
@@ -130,10 +124,11 @@ def _inverse_scales(problem: RopeAppend | Append | Rope) -> tuple[float, float]:
     return (1.0, 1.0) if isinstance(problem, Rope) else (1 / problem.k_scale, 1 / problem.v_scale)
 
 
-def _rotation(problem: RopeAppend | Append | Rope) -> dict[str, Any]:
+def _rotation(problem: RopeAppend | Append | Rope) -> tuple[int, bool]:
+    """(columns that are turned, whether in Neox pairs)."""
     if isinstance(problem, Append):
-        return {"ROTARY_DIM": 0, "IS_NEOX": True}
-    return {"ROTARY_DIM": problem.rotary_dim, "IS_NEOX": problem.is_neox}
+        return 0, True
+    return problem.rotary_dim, problem.is_neox
 
 
 KERNEL = Kernel(
