@@ -83,11 +83,12 @@ def _added_up(first, second, partial, counter, part, SPLITS: gl.constexpr):
 
 
 @gluon.jit
-def _zero(counters, count, BLOCK_C: gl.constexpr):
-    """Zero `count` counters, BLOCK_C at most."""
+def _zero(counters, count, is_first, BLOCK_C: gl.constexpr):
+    """The first program zeroes `count` counters, BLOCK_C at most."""
     LAYOUT: gl.constexpr = gl.BlockedLayout([1], [32], [gl.num_warps()], [0])
-    counter = gl.arange(0, BLOCK_C, layout=LAYOUT)
-    gl.store(counters + counter, gl.zeros([BLOCK_C], gl.int32, LAYOUT), mask=counter < count)
+    if is_first:
+        counter = gl.arange(0, BLOCK_C, layout=LAYOUT)
+        gl.store(counters + counter, gl.zeros([BLOCK_C], gl.int32, LAYOUT), mask=counter < count)
 
 
 @gluon.jit
@@ -109,9 +110,8 @@ def hopper_skinny_gemm(
     first_row = tile_n * BLOCK_N if GATED else tile_n * 2 * BLOCK_N
     second_row = first_row + (N if GATED else BLOCK_N)
     first, second = _sums(x, weight, first_row, second_row, begin, count, BLOCK_M, BLOCK_N, BLOCK_K, STAGES, WAITS)
-    if BLOCK_C > 0:  # noqa: SIM102 - decided when it is compiled
-        if (tile_n == 0) & (part == 0):
-            _zero(next_counters, num_next_counters, BLOCK_C)
+    if BLOCK_C > 0:
+        _zero(next_counters, num_next_counters, (tile_n == 0) & (part == 0), BLOCK_C)
     is_last = part == SPLITS - 1
     if SPLITS > 1:
         own = partial + tile_n.to(gl.int64) * (SPLITS * 2 * BLOCK_M * BLOCK_N)

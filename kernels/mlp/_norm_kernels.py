@@ -8,6 +8,14 @@ from triton.language.extra.cuda import gdc_launch_dependents
 
 
 @triton.jit
+def zero_counters(counters, count, is_first, BLOCK_C: tl.constexpr):
+    """The first program zeroes `count` counters, BLOCK_C at most."""
+    if is_first:
+        counter = tl.arange(0, BLOCK_C)
+        tl.store(counters + counter, tl.zeros([BLOCK_C], tl.int32), mask=counter < count)
+
+
+@triton.jit
 def rmsnorm(
     x, residual, weight, out, residual_out, counters, tokens, num_counters, epsilon,
     HIDDEN: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_H: tl.constexpr, HAS_RESIDUAL: tl.constexpr,
@@ -20,10 +28,8 @@ def rmsnorm(
     """
     if DEPENDENT_LAUNCH:
         gdc_launch_dependents()
-    if BLOCK_C > 0:  # noqa: SIM102 - decided when it is compiled
-        if tl.program_id(0) == 0:
-            counter = tl.arange(0, BLOCK_C)
-            tl.store(counters + counter, tl.zeros([BLOCK_C], tl.int32), mask=counter < num_counters)
+    if BLOCK_C > 0:
+        zero_counters(counters, num_counters, tl.program_id(0) == 0, BLOCK_C)
     if PERSISTENT:
         column = tl.arange(0, BLOCK_H)
         scale = tl.load(weight + column, mask=column < HIDDEN, other=0.0).to(tl.float32)

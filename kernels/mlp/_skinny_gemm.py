@@ -18,6 +18,7 @@ import triton.language as tl
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from ._gemm_epilogues import first_tile_row, store_tiles, weight_rows
+from ._norm_kernels import zero_counters
 
 
 @triton.jit
@@ -56,10 +57,8 @@ def skinny_gemm(
             _prefetch(weight, first_row, column, K)
             _prefetch(weight, second_row, column, K)
         gdc_wait()
-    if BLOCK_C > 0:  # noqa: SIM102 - decided when it is compiled
-        if (tile_n == 0) & (part == 0):
-            counter = tl.arange(0, BLOCK_C)
-            tl.store(next_counters + counter, tl.zeros([BLOCK_C], tl.int32), mask=counter < num_next_counters)
+    if BLOCK_C > 0:
+        zero_counters(next_counters, num_next_counters, (tile_n == 0) & (part == 0), BLOCK_C)
     row = tl.arange(0, BLOCK_M)
     if TMA:
         first, second = _sums_of_tiles(
