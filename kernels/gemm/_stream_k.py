@@ -1,15 +1,17 @@
 """Stream-K: the K steps of all output tiles, laid end to end, are cut into equal shares, one a program.
 
 Whatever M, N and K are, every program then reads as many bytes of w as the next. A tile that lies within one share is
-written at once. Of the others each share leaves a partial sum in fp32, and one of two adds them:
+written at once. Of the others each share leaves a partial sum in fp32, and one of three adds them:
 
-    "arrival"  the last share to arrive, which a counter for each tile tells. It sets the counter back.
-    "second"   a second kernel, on all SMs.
+    "arrival"   the last share to arrive, which a counter for each tile tells. It sets the counter back.
+    "second"    a second kernel, on all SMs.
+    "together"  all shares of a tile, some rows each, once the counter tells that all have arrived. They wait, so all
+                must be resident at once; the interpreter runs one program after another and gets "arrival".
 
-Both add in the order of K: the same inputs give the same bits; and a captured graph can be replayed.
+All add in the order of K: the same inputs give the same bits; and a captured graph can be replayed.
 
 Tiles are transposed, out^T = w . x^T: the features are the rows of the matrix instructions, which come in 64, and the
-tokens, few, their columns. Osama et al., "Stream-K" (arXiv 2301.03598).
+tokens, few, their columns; with TOKEN_ROWS it is the other way round. Osama et al., "Stream-K" (arXiv 2301.03598).
 """
 
 from __future__ import annotations
@@ -35,10 +37,20 @@ def tile_place(tile, M, N, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, GROUP_M
 
 
 @triton.jit
-def _store_tile(out, tile, acc, M, N, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, GROUP_M: tl.constexpr):
-    """acc [BLOCK_M, BLOCK_N] to out [M, N]."""
+def zeros(BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, TOKEN_ROWS: tl.constexpr):
+    """The sum of a tile before its first step."""
+    if TOKEN_ROWS:
+        return tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
+    return tl.zeros([BLOCK_N, BLOCK_M], tl.float32)
+
+
+@triton.jit
+def _store_rows(
+    out, tile, row, column, acc, M, N, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, GROUP_M: tl.constexpr,
+):  # fmt: skip
+    """acc, these rows and columns of a tile [BLOCK_M, BLOCK_N], to out [M, N]."""
     block_m, block_n = tile_place(tile, M, N, BLOCK_M, BLOCK_N, GROUP_M)
-    m, n = block_m * BLOCK_M + tl.arange(0, BLOCK_M), block_n * BLOCK_N + tl.arange(0, BLOCK_N)
+    m, n = block_m * BLOCK_M + row, block_n * BLOCK_N + column
     pointers = out + m.to(tl.int64)[:, None] * N + n[None, :]
     tl.store(pointers, acc.to(out.dtype.element_ty), mask=(m < M)[:, None] & (n < N)[None, :])
 
@@ -64,22 +76,32 @@ def _added_parts(
 
 
 @triton.jit
+def _wait_for_all(counter, shares):
+    """Say that this share has arrived, and return when all have. Every call adds `shares`: nobody sets it back."""
+    arrived = tl.atomic_add(counter, 1, sem="acq_rel", scope="gpu")
+    wanted = (arrived // shares + 1) * shares
+    while arrived < wanted:
+        arrived = tl.atomic_add(counter, 0, sem="acquire", scope="gpu")
+
+
+@triton.jit
 def finish_tile(
     acc, out, partials, counters, tile, steps, per_program, M, N,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, GROUP_M: tl.constexpr, SPLIT: tl.constexpr, COMBINE: tl.constexpr,
-    PARTS: tl.constexpr,
+    PARTS: tl.constexpr, ROWS: tl.constexpr, TOKEN_ROWS: tl.constexpr,
 ):  # fmt: skip
-    """What becomes of a program's sum acc [BLOCK_N, BLOCK_M] of its steps of a tile."""
-    acc = tl.trans(acc)
+    """What becomes of a program's sum acc of its steps of a tile: [BLOCK_N, BLOCK_M], or with TOKEN_ROWS [M, N]."""
+    if not TOKEN_ROWS:
+        acc = tl.trans(acc)
     program = tl.program_id(0)
+    row, column = tl.arange(0, BLOCK_M), tl.arange(0, BLOCK_N)
     if not SPLIT:
-        _store_tile(out, tile, acc, M, N, BLOCK_M, BLOCK_N, GROUP_M)
+        _store_rows(out, tile, row, column, acc, M, N, BLOCK_M, BLOCK_N, GROUP_M)
         return
     first, last = tile * steps // per_program, ((tile + 1) * steps - 1) // per_program
     if first == last:
-        _store_tile(out, tile, acc, M, N, BLOCK_M, BLOCK_N, GROUP_M)
+        _store_rows(out, tile, row, column, acc, M, N, BLOCK_M, BLOCK_N, GROUP_M)
     else:
-        row, column = tl.arange(0, BLOCK_M), tl.arange(0, BLOCK_N)
         slot = program.to(tl.int64) * 2 + (program == first).to(tl.int64)
         tl.store(partials + slot * (BLOCK_M * BLOCK_N) + (row * BLOCK_N)[:, None] + column[None, :], acc)
         if COMBINE == "arrival":
@@ -88,7 +110,14 @@ def finish_tile(
             if arrived == last - first:
                 tl.store(counters + tile, 0)
                 total = _added_parts(partials, first, last, row, column, BLOCK_M, BLOCK_N, BLOCK_M, BLOCK_N, PARTS)
-                _store_tile(out, tile, total, M, N, BLOCK_M, BLOCK_N, GROUP_M)
+                _store_rows(out, tile, row, column, total, M, N, BLOCK_M, BLOCK_N, GROUP_M)
+        if COMBINE == "together":
+            tl.debug_barrier()  # as above
+            _wait_for_all(counters + tile, last - first + 1)
+            for start in range((program - first) * ROWS, BLOCK_M, (last - first + 1) * ROWS):
+                own = start + tl.arange(0, ROWS)
+                total = _added_parts(partials, first, last, own, column, BLOCK_M, BLOCK_N, ROWS, BLOCK_N, PARTS)
+                _store_rows(out, tile, own, column, total, M, N, BLOCK_M, BLOCK_N, GROUP_M)
 
 
 @triton.jit
@@ -106,10 +135,7 @@ def _combine(
         return
     row, column = tl.program_id(1) * ROWS + tl.arange(0, ROWS), tl.arange(0, BLOCK_N)
     acc = _added_parts(partials, first, last, row, column, BLOCK_M, BLOCK_N, ROWS, BLOCK_N, PARTS)
-    block_m, block_n = tile_place(tile, M, N, BLOCK_M, BLOCK_N, GROUP_M)
-    m, n = block_m * BLOCK_M + row, block_n * BLOCK_N + column
-    pointers = out + m.to(tl.int64)[:, None] * N + n[None, :]
-    tl.store(pointers, acc.to(out.dtype.element_ty), mask=(m < M)[:, None] & (n < N)[None, :])
+    _store_rows(out, tile, row, column, acc, M, N, BLOCK_M, BLOCK_N, GROUP_M)
 
 
 @triton.jit
@@ -119,31 +145,44 @@ def let_dependents_launch(DEPENDENT_LAUNCH: tl.constexpr):
         gdc_launch_dependents()
 
 
-def launch(
-    kernel: Any, state: StreamKPlan, out: torch.Tensor, k: int, arguments: tuple[Any, ...], **constants: Any
-) -> None:
-    """Run `kernel` over all shares, and `_combine` where the plan says so.
+def workspace(state: StreamKPlan, out: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Partial sums and arrival counters; `out` where they are not looked at."""
+    if not state.is_split:
+        return out, out
+    partials = torch.empty(state.parts_shape, dtype=torch.float32, device=out.device)
+    return partials, out if state.combine == "second" else state.counters_on(out.device)
 
-    The kernel's parameters: `arguments`; out, partials, counters, M, N, K, per_program; the constants here and there.
+
+def options(state: StreamKPlan, k: int, is_interpreted: bool) -> dict[str, Any]:
+    """What a stream-K kernel is launched with by name.
+
+    Its other parameters: its own; out, partials, counters, M, N, K, per_program.
     """
+    return {
+        "BLOCK_M": state.block_m,
+        "BLOCK_N": state.block_n,
+        "BLOCK_K": state.block_k,
+        "GROUP_M": state.group_m,
+        "PARTS": state.parts,
+        "ROWS": state.combine_rows,
+        "STAGES": state.num_stages,
+        "SPLIT": state.is_split,
+        "COMBINE": "arrival" if is_interpreted and state.combine == "together" else state.combine,
+        "EVEN_K": k % state.block_k == 0,
+        "DEPENDENT_LAUNCH": state.is_dependent and not is_interpreted,
+        "num_warps": state.num_warps,
+        **state.backend_options,
+    }
+
+
+def combine(state: StreamKPlan, partials: torch.Tensor, out: torch.Tensor) -> None:
+    """Run `_combine` where the plan says so."""
+    if not (state.is_split and state.combine == "second"):
+        return
     m, n = out.shape
-    interpreted, combines = out.is_cpu, state.is_split and state.combine == "second"
-    dependent_launch = state.dependent_launch and combines and not interpreted
-    partials = counters = out  # not looked at
-    if state.is_split:
-        partials = torch.empty(state.parts_shape, dtype=torch.float32, device=out.device)
-        counters = state.counters_on(out.device) if state.combine == "arrival" else out
-    tile = {"BLOCK_M": state.block_m, "BLOCK_N": state.block_n, "GROUP_M": state.group_m, "PARTS": state.parts}
-    kernel[(state.num_programs,)](
-        *arguments, out, partials, counters, m, n, k, state.per_program,
-        BLOCK_K=state.block_k, STAGES=state.num_stages, SPLIT=state.is_split, COMBINE=state.combine,
-        EVEN_K=k % state.block_k == 0, DEPENDENT_LAUNCH=dependent_launch, num_warps=state.num_warps,
-        **tile, **constants, **({} if interpreted else state.backend_options),
+    dependent_launch = state.is_dependent and not out.is_cpu
+    _combine[(state.num_tiles, state.block_m // state.combine_rows)](
+        partials, out, state.steps, state.per_program, m, n,
+        BLOCK_M=state.block_m, BLOCK_N=state.block_n, GROUP_M=state.group_m, PARTS=state.parts, ROWS=state.combine_rows,
+        DEPENDENT_LAUNCH=dependent_launch, num_warps=4, **({"launch_pdl": True} if dependent_launch else {}),
     )  # fmt: skip
-    if combines:
-        rows = state.combine_rows
-        _combine[(state.num_tiles, state.block_m // rows)](
-            partials, out, state.steps, state.per_program, m, n,
-            ROWS=rows, DEPENDENT_LAUNCH=dependent_launch, num_warps=4, **tile,
-            **({"launch_pdl": True} if dependent_launch else {}),
-        )  # fmt: skip

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from ..device import Device
+from .problem import Linear, LinearFP8, LinearMX
+
 if TYPE_CHECKING:
     import torch
-
-    from ..device import Device
-    from ._gemm import Gemm
 
 WHOLE = 1 << 30
 """`min_steps` of tiles that are not split."""
@@ -21,6 +21,8 @@ IDLE = 1.05
 """How much longer than an equal share one may be that begins and ends with a tile's parts."""
 IN_KERNEL_BYTES = 128 << 10
 """Most bytes of partial sums of a tile that one program adds; for more a second kernel, on all SMs, is faster."""
+TMA_ALIGNED = 16
+"""Elements: a descriptor's rows begin at multiples of 16 bytes, and no element is smaller than one."""
 
 
 @dataclass(frozen=True)
@@ -41,9 +43,23 @@ class Tile:
     """Blocks of tokens that go through all features together, so that w is read from the cache."""
     slices: int = 1
     """Slices of a step that warps multiply each by itself, where a tile is too small for all of them."""
+    combine: str = "by_size"
+    """Who adds a tile's partial sums, see `_stream_k`; `by_size` is `arrival` for few, `second` for many."""
+    tma: bool = False
+    """Whether tiles of x and w are loaded by tensor descriptors, where K allows it (NVIDIA, from sm_90)."""
+    token_rows: bool = False
+    """Whether tokens are the rows of the matrix instructions, and not the features."""
+    w_eviction: str = ""
+    """The cache's eviction policy for w, where it is loaded by pointers."""
+    scales_ahead: int = 1
+    """Steps by which the scales of fp8 tiles are loaded ahead: 1, 2 or 4."""
     unpack: str = "arithmetic"
     """How microscaled weights become numbers: `arithmetic` in registers, `paired` two at once (NVIDIA), or `scaled` by
     `tl.dot_scaled`."""
+    wide: bool = False
+    """Whether microscaled weights are loaded 16 bytes at once."""
+    waves_per_eu: int = 0
+    """AMD: waves that share a SIMD's registers; 0 leaves it to the compiler."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +74,12 @@ class StreamKPlan:
     num_stages: int
     group_m: int
     slices: int
+    tma: bool
+    token_rows: bool
+    w_eviction: str
+    scales_ahead: int
     unpack: str
+    wide: bool
     num_tiles: int
     steps: int
     """K steps of a tile."""
@@ -66,22 +87,28 @@ class StreamKPlan:
     """K steps of a share."""
     num_programs: int
     combine: str
-    """Who adds a tile's partial sums: `arrival` or `second`; see `_stream_k`."""
+    """Who adds a tile's partial sums: `arrival`, `second` or `together`; see `_stream_k`."""
     parts: int
     """Partial tiles that are added at once."""
     combine_rows: int
-    """Rows of a tile that one program of the second kernel adds."""
+    """Rows of a tile that one program adds."""
     dependent_launch: bool
     """Whether the second kernel may be launched before the first one has ended (NVIDIA, from sm_90)."""
     backend_options: Mapping[str, int] = field(default_factory=dict)
     """Options of one backend only: `waves_per_eu` on AMD."""
     counters: dict[str, torch.Tensor] = field(default_factory=dict, compare=False)
-    """[num_tiles] int32 by device: 0 between two calls. Calls of one plan must not run side by side."""
+    """[num_tiles] int32 by device: between two calls 0, or of `together` a multiple of a tile's shares. Calls of one
+    plan must not run side by side."""
 
     @property
     def is_split(self) -> bool:
         """Whether a tile may have more than one share."""
         return self.per_program % self.steps != 0
+
+    @property
+    def is_dependent(self) -> bool:
+        """Whether a second kernel follows that may be launched before the first one has ended."""
+        return self.dependent_launch and self.is_split and self.combine == "second"
 
     @property
     def parts_shape(self) -> tuple[int, int, int, int]:
@@ -97,7 +124,7 @@ class StreamKPlan:
         return self.counters[device.type]
 
 
-def stream_k(problem: Gemm, tile: Tile, device: Device) -> StreamKPlan:
+def stream_k(problem: Linear | LinearFP8 | LinearMX, tile: Tile, device: Device) -> StreamKPlan:
     """Equal shares for all programs that are resident at once; whole tiles where these are many."""
     m, n, k = problem.m, problem.n, problem.k
     tiles_m = math.ceil(m / tile.block_m)
@@ -105,9 +132,15 @@ def stream_k(problem: Gemm, tile: Tile, device: Device) -> StreamKPlan:
     slots = device.num_sms * tile.programs_per_sm
     per_program = _share(tiles, steps, slots, tile.min_steps)
     most_parts = math.ceil(steps / per_program) + (steps % per_program != 0)
-    combine = "arrival" if most_parts * tile.block_m * tile.block_n * 4 <= IN_KERNEL_BYTES else "second"
+    programs = math.ceil(tiles * steps / per_program)
+    can_wait = steps % per_program == 0 and programs <= device.num_sms
+    combine = _combine_of(tile, most_parts, can_wait=can_wait)
     threads = (4 if combine == "second" else tile.num_warps) * device.warp_size
-    rows = max(1, min(tile.block_m, 512 // tile.block_n)) if combine == "second" else tile.block_m
+    rows = tile.block_m
+    if combine == "second":
+        rows = max(1, min(tile.block_m, 512 // tile.block_n))
+    elif combine == "together":
+        rows = max(1, tile.block_m // power_of_2_below(most_parts))
     held = ADDED_VALUES * max(threads, 32) // (rows * tile.block_n)
     parts = max(1, min(power_of_2_above(most_parts), power_of_2_below(held)))
     return StreamKPlan(
@@ -119,17 +152,30 @@ def stream_k(problem: Gemm, tile: Tile, device: Device) -> StreamKPlan:
         num_stages=tile.num_stages,
         group_m=min(tile.group_m, tiles_m),
         slices=tile.slices,
+        tma=tile.tma and k % TMA_ALIGNED == 0,
+        token_rows=tile.token_rows,
+        w_eviction=tile.w_eviction,
+        scales_ahead=tile.scales_ahead,
         unpack=tile.unpack,
+        wide=tile.wide,
         num_tiles=tiles,
         steps=steps,
         per_program=per_program,
-        num_programs=math.ceil(tiles * steps / per_program),
+        num_programs=programs,
         combine=combine,
         parts=parts,
         combine_rows=rows,
         dependent_launch=device.compute_capability >= 90,
-        backend_options={"waves_per_eu": 0} if device.kind == "hip" else {},
+        backend_options={"waves_per_eu": tile.waves_per_eu} if device.kind == "hip" else {},
     )
+
+
+def _combine_of(tile: Tile, most_parts: int, *, can_wait: bool) -> str:
+    """Who adds. Only shares that all run at once, and of which every tile has the same number, wait for each other."""
+    is_small = most_parts * tile.block_m * tile.block_n * 4 <= IN_KERNEL_BYTES
+    if tile.combine == "by_size" or (tile.combine == "together" and not can_wait):
+        return "arrival" if is_small else "second"
+    return tile.combine
 
 
 def _share(tiles: int, steps: int, slots: int, min_steps: int) -> int:

@@ -20,16 +20,15 @@ import triton.language as tl
 from ..device import Device
 from ..kernel import Kernel, Origin
 from ..problem import Inputs, Outputs, Problem
-from ._linear_mx_problem import BITS, LinearMX
-from ._stream_k import finish_tile, launch, let_dependents_launch, tile_place
-from ._stream_k_plan import StreamKPlan, Tile, power_of_2_above, stream_k
+from ._linear_mx_plan import choice_for, plan_from
+from ._stream_k import combine, finish_tile, let_dependents_launch, options, tile_place, workspace
+from ._stream_k_plan import StreamKPlan
+from .problem import LinearMX
 
 GROUP = tl.constexpr(32)
 SHIFT = tl.constexpr(63)
 MANTISSA_BITS = {"mxfp4": 1, "mxfp6_e2m3": 3, "mxfp6_e3m2": 2}
 EXPONENT_BIAS = {"mxfp4": 1, "mxfp6_e2m3": 1, "mxfp6_e3m2": 3}
-SCALED_ARCHS = ("gfx950", "sm_100", "sm_103")
-"""Devices with microscaled products of their own."""
 
 
 @triton.jit
@@ -47,6 +46,14 @@ def _from_pairs(pair, BITS: tl.constexpr, MANTISSA: tl.constexpr):
 
 
 @triton.jit
+def _row_bytes(K, BITS: tl.constexpr, ALIGNED: tl.constexpr):
+    """Of a row of w; a compiler cannot see in K // 8 that rows begin at multiples of 16 bytes."""
+    if ALIGNED:
+        return tl.multiple_of(K // 8 * BITS, 16)
+    return K // 8 * BITS
+
+
+@triton.jit
 def _load_words(rows, offset, limit, EVEN: tl.constexpr):
     """Integers as int32; 0 past `limit`."""
     if EVEN:
@@ -61,18 +68,55 @@ def _bytes_of(word, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
 
 
 @triton.jit
+def _load_fours(words, offset, limit, EVEN: tl.constexpr):
+    """int32 words at offsets [COLUMNS] and the three after each: four of [ROWS, COLUMNS], by loads of 16 bytes."""
+    every = offset[:, None] + tl.arange(0, 4)[None, :]
+    if EVEN:
+        loaded = tl.load(words[:, :, None] + every[None, :, :])
+    else:
+        loaded = tl.load(words[:, :, None] + every[None, :, :], mask=(every < limit)[None, :, :], other=0)
+    even, odd = tl.split(loaded.to(tl.int32).reshape(words.shape[0], offset.shape[0], 2, 2))
+    word0, word2 = tl.split(even)
+    word1, word3 = tl.split(odd)
+    return word0, word1, word2, word3
+
+
+@triton.jit
+def _in_turn(a, b, c, d, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    """One column of each in turn: [ROWS, COLUMNS]."""
+    return tl.join(tl.join(a, c), tl.join(b, d)).reshape(ROWS, COLUMNS)
+
+
+@triton.jit
+def _load_triples(words, step, num_words, ROWS: tl.constexpr, BLOCK_K: tl.constexpr, EVEN: tl.constexpr,
+                  WIDE: tl.constexpr):  # fmt: skip
+    """Three [ROWS, BLOCK_K / 16] int32: 16 codes of 6 bits lie in three words."""
+    if WIDE:  # four times three
+        offset = step * (BLOCK_K // 16 * 3) + 12 * tl.arange(0, BLOCK_K // 64)
+        a0, a1, a2, b0 = _load_fours(words, offset, num_words, EVEN)
+        b1, b2, c0, c1 = _load_fours(words, offset + 4, num_words, EVEN)
+        c2, d0, d1, d2 = _load_fours(words, offset + 8, num_words, EVEN)
+        word0 = _in_turn(a0, b0, c0, d0, ROWS, BLOCK_K // 16)
+        word1 = _in_turn(a1, b1, c1, d1, ROWS, BLOCK_K // 16)
+        word2 = _in_turn(a2, b2, c2, d2, ROWS, BLOCK_K // 16)
+    else:
+        offset = step * (BLOCK_K // 16 * 3) + 3 * tl.arange(0, BLOCK_K // 16)
+        word0 = _load_words(words, offset, num_words, EVEN)
+        word1 = _load_words(words, offset + 1, num_words, EVEN)
+        word2 = _load_words(words, offset + 2, num_words, EVEN)
+    return word0, word1, word2
+
+
+@triton.jit
 def _load_pairs(w_rows, step, row_bytes, ROWS: tl.constexpr, BLOCK_K: tl.constexpr, BITS: tl.constexpr,
-                EVEN: tl.constexpr):  # fmt: skip
+                EVEN: tl.constexpr, WIDE: tl.constexpr):  # fmt: skip
     """[ROWS, BLOCK_K / 2] int32: two codes in the low bits of each; above two of 6 bits is anything."""
     words, num_words = w_rows.to(tl.pointer_type(tl.uint32)), row_bytes // 4
     if BITS == 4:
         word = _load_words(words, step * (BLOCK_K // 8) + tl.arange(0, BLOCK_K // 8), num_words, EVEN)
         return _bytes_of(word, ROWS, BLOCK_K // 2)
-    # 16 codes lie in three words: they become four of 24 bits.
-    offset = step * (BLOCK_K // 16 * 3) + 3 * tl.arange(0, BLOCK_K // 16)
-    word0 = _load_words(words, offset, num_words, EVEN)
-    word1 = _load_words(words, offset + 1, num_words, EVEN)
-    word2 = _load_words(words, offset + 2, num_words, EVEN)
+    # Three words become four of 24 bits.
+    word0, word1, word2 = _load_triples(words, step, num_words, ROWS, BLOCK_K, EVEN, WIDE)
     second = ((word0 >> 24) & 0xFF) | (word1 << 8)
     third = ((word1 >> 16) & 0xFFFF) | (word2 << 16)
     quad = tl.join(tl.join(word0, third), tl.join(second, word2 >> 8)).reshape(ROWS, BLOCK_K // 4)
@@ -155,11 +199,11 @@ def _times_scales(values, scale, OFFSET: tl.constexpr, ROWS: tl.constexpr, BLOCK
 @triton.jit
 def _weights(
     w_rows, w_factor, step, row_bytes, ROWS: tl.constexpr, BLOCK_K: tl.constexpr, BITS: tl.constexpr,
-    MANTISSA: tl.constexpr, BIAS: tl.constexpr, EVEN: tl.constexpr, PAIRED: tl.constexpr, UNIT: tl.constexpr,
-    INTERPRETED: tl.constexpr,
+    MANTISSA: tl.constexpr, BIAS: tl.constexpr, EVEN: tl.constexpr, PAIRED: tl.constexpr, WIDE: tl.constexpr,
+    UNIT: tl.constexpr, INTERPRETED: tl.constexpr,
 ):  # fmt: skip
     """[ROWS, BLOCK_K] bfloat16: a step's weights times their scales and 2^-SHIFT, `_dealt` if paired."""
-    pairs = _from_pairs(_load_pairs(w_rows, step, row_bytes, ROWS, BLOCK_K, BITS, EVEN), BITS, MANTISSA)
+    pairs = _from_pairs(_load_pairs(w_rows, step, row_bytes, ROWS, BLOCK_K, BITS, EVEN, WIDE), BITS, MANTISSA)
     if PAIRED:
         pairs = _times_factors(pairs, w_factor, 127 - BIAS - SHIFT, ROWS, BLOCK_K, INTERPRETED)
         w_tile = _unpacked(_dealt(pairs, ROWS, BLOCK_K // 2, UNIT, 1), ROWS, BLOCK_K)
@@ -173,14 +217,15 @@ def _weights(
 def _linear_mx(
     x, w, x_scale, w_scale, out, partials, counters, M, N, K, per_program,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, GROUP_M: tl.constexpr, PARTS: tl.constexpr,
-    STAGES: tl.constexpr, SPLIT: tl.constexpr, COMBINE: tl.constexpr, EVEN_K: tl.constexpr,
+    ROWS: tl.constexpr, STAGES: tl.constexpr, SPLIT: tl.constexpr, COMBINE: tl.constexpr, EVEN_K: tl.constexpr,
     DEPENDENT_LAUNCH: tl.constexpr, BITS: tl.constexpr, MANTISSA: tl.constexpr, BIAS: tl.constexpr,
-    X_SCALED: tl.constexpr, DOT_SCALED: tl.constexpr, PAIRED: tl.constexpr, INTERPRETED: tl.constexpr,
+    X_SCALED: tl.constexpr, DOT_SCALED: tl.constexpr, PAIRED: tl.constexpr, WIDE: tl.constexpr,
+    INTERPRETED: tl.constexpr,
 ):  # fmt: skip
     """Program p: K steps [p * per_program, ..) of all tiles laid end to end."""
     let_dependents_launch(DEPENDENT_LAUNCH)
     UNIT: tl.constexpr = 4 if BITS == 4 else 8  # pairs that a thread decodes together
-    steps, num_groups, row_bytes = tl.cdiv(K, BLOCK_K), K // GROUP, K // 8 * BITS
+    steps, num_groups, row_bytes = tl.cdiv(K, BLOCK_K), K // GROUP, _row_bytes(K, BITS, WIDE and EVEN_K)
     at = tl.program_id(0) * per_program
     end = tl.minimum(at + per_program, tl.cdiv(M, BLOCK_M) * tl.cdiv(N, BLOCK_N) * steps)
     k_within = tl.arange(0, BLOCK_K)
@@ -212,8 +257,8 @@ def _linear_mx(
                 )
             else:
                 w_tile = _weights(
-                    w_rows, w_factor, step, row_bytes, BLOCK_N, BLOCK_K, BITS, MANTISSA, BIAS, EVEN_K, PAIRED, UNIT,
-                    INTERPRETED,
+                    w_rows, w_factor, step, row_bytes, BLOCK_N, BLOCK_K, BITS, MANTISSA, BIAS, EVEN_K, PAIRED, WIDE,
+                    UNIT, INTERPRETED,
                 )  # fmt: skip
                 if X_SCALED:
                     x_tile = _times_scales(x_tile.to(tl.float32), x_factor, 0, BLOCK_M, BLOCK_K)
@@ -224,7 +269,7 @@ def _linear_mx(
             acc *= 2.0**SHIFT
         finish_tile(
             acc, out, partials, counters, tile, steps, per_program, M, N,
-            BLOCK_M, BLOCK_N, GROUP_M, SPLIT, COMBINE, PARTS,
+            BLOCK_M, BLOCK_N, GROUP_M, SPLIT, COMBINE, PARTS, ROWS, False,
         )  # fmt: skip
         at += last - first
 
@@ -232,36 +277,25 @@ def _linear_mx(
 def plan(problem: Problem, plan_inputs: Inputs, device: Device) -> tuple[LinearMX, StreamKPlan]:
     """A tile for the shape, then equal shares."""
     assert isinstance(problem, LinearMX)
-    return problem, stream_k(problem, _tile(problem, device), device)
-
-
-def _tile(problem: LinearMX, device: Device) -> Tile:
-    """H200, tuning, before scales were loaded in words: 16 x 8192 x 8192 in 4 bits took 29.9 us with these blocks, 44.0
-    with 128 features, 54.8 with whole tiles; in 6 bits 113.8, 126.7 with steps of 256, 136.4 with whole tiles of these.
-    """
-    block_m = min(128, max(16, power_of_2_above(problem.m)))
-    if device.arch in SCALED_ARCHS and problem.w_format == "mxfp4":
-        per_sm = 2 if block_m <= 32 else 1
-        return Tile(block_m, 128, 128, num_warps=4, num_stages=3, programs_per_sm=per_sm, unpack="scaled")
-    if device.kind == "hip":
-        return Tile(min(block_m, 64), 64, 64, num_warps=4, num_stages=2, programs_per_sm=2)
-    block_k = 256 if block_m == 16 and problem.w_format == "mxfp4" else 128
-    unpack = "paired" if device.compute_capability >= 80 else "arithmetic"
-    return Tile(min(block_m, 64), 64, block_k, num_warps=4, num_stages=4, programs_per_sm=2, unpack=unpack)
+    return plan_from(problem, choice_for(problem, device), device)
 
 
 def run(inputs: Inputs, state: tuple[LinearMX, StreamKPlan]) -> Outputs:
     """One launch, or two."""
     problem, shares = state
-    x, w = inputs["x"], inputs["w"]
-    out = torch.empty((len(x), len(w)), dtype=getattr(torch, shares.out_dtype), device=x.device)
-    arguments = (x, w, inputs.get("x_scale"), inputs["w_scale"])
-    launch(
-        _linear_mx, shares, out, x.shape[1], arguments,
-        BITS=BITS[problem.w_format], MANTISSA=MANTISSA_BITS[problem.w_format], BIAS=EXPONENT_BIAS[problem.w_format],
-        X_SCALED="x_scale" in inputs, DOT_SCALED=shares.unpack == "scaled",
-        PAIRED=shares.unpack == "paired", INTERPRETED=out.is_cpu,
+    x, w, w_scale = inputs["x"], inputs["w"], inputs["w_scale"]
+    (m, k), n = x.shape, len(w)
+    out = torch.empty((m, n), dtype=getattr(torch, shares.out_dtype), device=x.device)
+    partials, counters = workspace(shares, out)
+    is_interpreted = out.is_cpu
+    _linear_mx[(shares.num_programs,)](
+        x, w, inputs.get("x_scale"), w_scale, out, partials, counters, m, n, k, shares.per_program,
+        BITS=problem.row_bytes * 8 // problem.k, MANTISSA=MANTISSA_BITS[problem.w_format],
+        BIAS=EXPONENT_BIAS[problem.w_format], X_SCALED="x_scale" in inputs, DOT_SCALED=shares.unpack == "scaled",
+        PAIRED=shares.unpack == "paired", WIDE=shares.wide, INTERPRETED=is_interpreted,
+        **options(shares, k, is_interpreted),
     )  # fmt: skip
+    combine(shares, partials, out)
     return {"out": out}
 
 

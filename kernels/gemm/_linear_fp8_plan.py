@@ -1,0 +1,33 @@
+"""Which tile an 8-bit linear layer gets in triton_fp8: by hand, from its shape and the device."""
+
+from __future__ import annotations
+
+from ..device import Device
+from ._stream_k_plan import Tile, power_of_2_above
+from .problem import LinearFP8
+
+GROUP = 128
+"""K that a step is of: the group of a block scale."""
+
+
+def facts(problem: LinearFP8) -> dict[str, int | bool]:
+    """What a table of choices tells problems apart by."""
+    return {"m": problem.m, "n": problem.n, "k": problem.k}
+
+
+def choice_for(problem: LinearFP8, device: Device) -> Tile:
+    """A step is always one group of 128."""
+    block_m = min(128, max(16, power_of_2_above(problem.m)))
+    if device.kind == "hip":
+        if problem.m > 256 and device.shared_memory_bytes > 64 * 1024:
+            return Tile(128, 128, GROUP, num_warps=8, num_stages=2)
+        return Tile(min(block_m, 64), 64, GROUP, num_warps=4, num_stages=2, programs_per_sm=2)
+    small = device.shared_memory_bytes < 155 * 1024  # sm_89, sm_120
+    if block_m <= 64:
+        # H200, tuning: 64 x 7168 x 2048, 16 steps, takes 10.0 us; 12.8 in two parts of 128 features; 13.9 in shares
+        # of two SMs' programs. One program with twice the stages on each SM: 10.5.
+        stages, per_sm = (3, 1) if small else (6, 2)
+        return Tile(block_m, 64, GROUP, num_warps=4, num_stages=stages, programs_per_sm=per_sm, min_steps=16)
+    if problem.m <= 256:  # wider blocks of features read x less often
+        return Tile(block_m, 128, GROUP, num_warps=8, num_stages=3 if small else 6)
+    return Tile(128, 128, GROUP, num_warps=8, num_stages=2 if small else 4)
