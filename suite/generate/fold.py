@@ -37,8 +37,8 @@ def fold_fields(fields: Fields) -> Callable[[Source], Iterator[Group]]:
     def run(source: Source) -> Iterator[Group]:
         returns = {f.name: _class_of(f.returns) for f in source.functions().values()}
         returns |= {name: name for name in source.classes()}
-        for function in source.functions().values():
-            types = {a.arg: _class_of(a.annotation) for a in function.args.args}
+        for own, function in _functions_and_methods(source):
+            types = {a.arg: _class_of(a.annotation) for a in function.args.args} | ({"self": own} if own else {})
             for node in walk(function):
                 if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call):
                     called = node.value.func.id if isinstance(node.value.func, ast.Name) else ""
@@ -52,6 +52,13 @@ def fold_fields(fields: Fields) -> Callable[[Source], Iterator[Group]]:
                         yield [source.put(node, f"({text})" if of_it else text)]
 
     return run
+
+
+def _functions_and_methods(source: Source) -> Iterator[tuple[str, Function]]:
+    """Functions, and with the name of their class its methods."""
+    yield from (("", function) for function in source.functions().values())
+    for name, node in source.classes().items():
+        yield from ((name, method) for method in node.body if isinstance(method, ast.FunctionDef))
 
 
 def literal(value: Any) -> str:
@@ -70,7 +77,9 @@ def _class_of(annotation: ast.expr | None) -> str:
 def fold_expressions(source: Source) -> Iterator[Group]:
     """Operations on literals, `and`, `or` and conditional expressions with a literal in the deciding place."""
     for node in walk(source.tree):
-        if isinstance(node, ast.IfExp) and isinstance(node.test, ast.Constant):
+        if isinstance(node, ast.IfExp) and source.of(node.body) == source.of(node.orelse):
+            yield [source.put(node, source.of(node.body))]
+        elif isinstance(node, ast.IfExp) and isinstance(node.test, ast.Constant):
             yield [source.put(node, source.of(node.body if node.test.value else node.orelse))]
         elif isinstance(node, ast.IfExp) and isinstance(node.test, ast.Name) and _is_same(source, node):
             yield [source.put(node, source.of(node.body))]

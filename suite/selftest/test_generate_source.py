@@ -48,6 +48,7 @@ FOLDED = [
     ("x = True == 1\n", "x = True == 1\n"),
     ("f(a, **{'b': c, **d}, e=1)\n", "f(a, b=c, **d, e=1)\n"),
     ("f(a, **({}))\n", "f(a)\n"),
+    ("a = 4 if x else 4\n", "a = 4\n"),
 ]
 
 
@@ -212,6 +213,18 @@ def test_fields_fold_by_the_type_of_a_name():
     text = "def f(state: Plan, other):\n    return state.way, other.way, state.way.real\n"
     assert settled(text, fold_fields({("Plan", "way"): 3})) == (
         "def f(state: Plan, other):\n    return 3, other.way, (3).real\n"
+    )
+
+
+def test_fields_fold_within_methods_of_their_class():
+    text = "class Plan:\n    way: int\n\n    def ways(self):\n        return self.way, self.other\n"
+    assert "return 3, self.other" in settled(text, fold_fields({("Plan", "way"): 3}))
+
+
+def test_what_a_function_only_returns_is_spread():
+    options = "def options(state, k):\n    return {'a': state.a, **{'b': k}}\n"
+    assert settled(options + "\ndef f(state):\n    g(1, **options(state, 2))\n", spread).endswith(
+        "    g(1, a=state.a, b=2)\n"
     )
 
 
