@@ -21,8 +21,10 @@ from kernels.space import Space, Value
 from ..record.schema import RecordError
 from .trials import Result, Trials
 
-ATTEMPTS = 400
-"""Draws for one choice that is allowed and new, before a problem counts as exhausted."""
+ATTEMPTS = 40
+"""Choices of the estimator for one that is allowed and new, before plain draws."""
+DRAWS = 50_000
+"""Plain draws for one, which take microseconds each, before a problem counts as exhausted."""
 STARTUP_TRIALS = 10
 """Random ones before the estimator begins."""
 
@@ -66,6 +68,19 @@ class Sampler:
             else:
                 self._open[repr(choice)] = trial
                 return choice
+        return self._drawn()
+
+    def _drawn(self) -> dict[str, Value] | None:
+        """One drawn at random, where the estimator proposes little else than what is ruled out or known."""
+        for _ in range(DRAWS):
+            choice = {name: self._random.choice(values) for name, values in self._values.items()}
+            if repr(choice) in self._open:
+                continue
+            if self._space.why_not(self._problem, self._space.made(choice), self._device) is None:
+                self._study.enqueue_trial({n: v for n, v in choice.items() if self._is_choice(n, v)})
+                self._open[repr(choice)] = self._study.ask()
+                return self._suggest(self._open[repr(choice)])
+            self.ruled_out += 1
         self.exhausted = True
         return None
 
