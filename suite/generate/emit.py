@@ -75,9 +75,22 @@ def rows_of(subject: Subject, trials: Trials) -> list[Row]:
             points.append(Point(subject.space.facts(problem), dict(best.choice), best.score_us or 0.0))
         elif trials.find(problem_key(problem), by_hand) is None:  # the search ended before it came to this one
             points.append(Point(subject.space.facts(problem), by_hand, 0.0))
+    points += _other_kinds(subject, points)
     if not any(result.score_us for result in trials.results.values()):
         raise RecordError(f"Not one choice of {subject.family}/{subject.space.template} ran: {trials.failures()}.")
     return table_of(points, _otherwise(subject, [point.use for point in points]))
+
+
+def _other_kinds(subject: Subject, points: Sequence[Point]) -> list[Point]:
+    """Problems that a bool or a string parts from all that was searched: they keep the choice by hand."""
+    space, device = subject.space, subject.spec.device()
+
+    def kind(facts: Mapping[str, Any]) -> list[Any]:
+        return [value for value in facts.values() if isinstance(value, (bool, str))]
+
+    kinds = [kind(point.facts) for point in points]
+    others = [p for p in subject.known if points and kind(space.facts(p)) not in kinds]
+    return [Point(space.facts(problem), space.by_hand(problem, device), 0.0) for problem in others]
 
 
 def _otherwise(subject: Subject, uses: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:

@@ -152,6 +152,32 @@ def test_of_choices_that_do_the_same_one_is_tried(tmp_path):
     assert len(trials.results) == 25
 
 
+def test_a_space_that_is_nearly_all_ruled_out_is_still_searched(tmp_path):
+    """One choice in thousands is left: the estimator alone would hardly find any."""
+
+    def why_not(problem, choice, device):
+        return (
+            None if (choice.block_h, choice.block_n, choice.num_warps, choice.min_tokens) == (16, 16, 2, 64) else "no"
+        )
+
+    narrow = replace(SPACE, why_not=why_not)
+    trials = Trials(tmp_path, HEADER, resume=False)
+    Search(narrow, "mla", MI300X, PROBLEMS[:1], 0, trials, evaluate=fake).run(Here(), Budget(WALL_S, 12))
+    trials.close()
+    assert len(trials.results) == 12
+
+
+def test_problems_of_a_kind_that_was_not_searched_keep_the_choice_by_hand(tmp_path):
+    known = [p for p in load_problems("mla")[0][Tier.CI] if p.task in SPACE.tasks]
+    fp8 = next(p for p in known if SPACE.facts(p)["is_fp8"])
+    searched_for = [p for p in known if not SPACE.facts(p)["is_fp8"]][:2]
+    trials = Trials(tmp_path, HEADER, resume=False)
+    Search(SPACE, "mla", MI300X, searched_for, 0, trials, evaluate=fake).run(Here(), Budget(WALL_S, 20))
+    trials.close()
+    rows = rows_of(Subject(tmp_path, "mla", SPACE, MI300X, searched_for, [*searched_for, fp8], 0), trials)
+    assert look_up(rows, SPACE.facts(fp8)) == SPACE.by_hand(fp8, MI300X.device())
+
+
 def test_a_lost_worker_costs_its_own_trial_only(tmp_path):
     searched(tmp_path, 20, on=Here(lost=(3, 4)))
     trials = Trials(tmp_path, HEADER, resume=True)
