@@ -40,8 +40,10 @@ def tile_place(tile, M, N, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, GROUP_M
 def zeros(BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, TOKEN_ROWS: tl.constexpr):
     """The sum of a tile before its first step."""
     if TOKEN_ROWS:
-        return tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
-    return tl.zeros([BLOCK_N, BLOCK_M], tl.float32)
+        acc = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
+    else:
+        acc = tl.zeros([BLOCK_N, BLOCK_M], tl.float32)
+    return acc
 
 
 @triton.jit
@@ -150,7 +152,12 @@ def workspace(state: StreamKPlan, out: torch.Tensor) -> tuple[torch.Tensor, torc
     if not state.is_split:
         return out, out
     partials = torch.empty(state.parts_shape, dtype=torch.float32, device=out.device)
-    return partials, out if state.combine == "second" else state.counters_on(out.device)
+    if state.combine == "second":
+        return partials, out
+    kind = out.device.type
+    if kind not in state.counters:
+        state.counters[kind] = torch.zeros(state.num_tiles, dtype=torch.int32, device=out.device)
+    return partials, state.counters[kind]
 
 
 def options(state: StreamKPlan, k: int, is_interpreted: bool) -> dict[str, Any]:

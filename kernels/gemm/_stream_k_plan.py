@@ -5,13 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import Any
 
 from ..device import Device
 from .problem import Linear, LinearFP8, LinearMX
-
-if TYPE_CHECKING:
-    import torch
 
 WHOLE = 1 << 30
 """`min_steps` of tiles that are not split."""
@@ -44,15 +41,16 @@ class Tile:
     slices: int = 1
     """Slices of a step that warps multiply each by itself, where a tile is too small for all of them."""
     combine: str = "by_size"
-    """Who adds a tile's partial sums, see `_stream_k`; `by_size` is `arrival` for few, `second` for many."""
+    """Who adds a tile's partial sums: the last share at its `arrival`, a `second` kernel, or all `together` once all
+    have arrived; `by_size` is `arrival` for few and `second` for many."""
     tma: bool = False
     """Whether tiles of x and w are loaded by tensor descriptors, where K allows it (NVIDIA, from sm_90)."""
     token_rows: bool = False
     """Whether tokens are the rows of the matrix instructions, and not the features."""
     w_eviction: str = ""
     """The cache's eviction policy for w, where it is loaded by pointers."""
-    scales_ahead: int = 1
-    """Steps by which the scales of fp8 tiles are loaded ahead: 1, 2 or 4."""
+    unroll: int = 1
+    """Steps of fp8 tiles whose scales are loaded together, one turn of the loop ahead: 1, 2 or 4."""
     unpack: str = "arithmetic"
     """How microscaled weights become numbers: `arithmetic` in registers, `paired` two at once (NVIDIA), or `scaled` by
     `tl.dot_scaled`."""
@@ -77,7 +75,7 @@ class StreamKPlan:
     tma: bool
     token_rows: bool
     w_eviction: str
-    scales_ahead: int
+    unroll: int
     unpack: str
     wide: bool
     num_tiles: int
@@ -87,7 +85,7 @@ class StreamKPlan:
     """K steps of a share."""
     num_programs: int
     combine: str
-    """Who adds a tile's partial sums: `arrival`, `second` or `together`; see `_stream_k`."""
+    """As `Tile.combine`, but never `by_size`."""
     parts: int
     """Partial tiles that are added at once."""
     combine_rows: int
@@ -96,9 +94,9 @@ class StreamKPlan:
     """Whether the second kernel may be launched before the first one has ended (NVIDIA, from sm_90)."""
     backend_options: Mapping[str, int] = field(default_factory=dict)
     """Options of one backend only: `waves_per_eu` on AMD."""
-    counters: dict[str, torch.Tensor] = field(default_factory=dict, compare=False)
-    """[num_tiles] int32 by device: between two calls 0, or of `together` a multiple of a tile's shares. Calls of one
-    plan must not run side by side."""
+    counters: dict[str, Any] = field(default_factory=dict, compare=False)
+    """Tensors [num_tiles] int32 by device: between two calls 0, or of `together` a multiple of a tile's shares.
+    Calls of one plan must not run side by side."""
 
     @property
     def is_split(self) -> bool:
@@ -114,14 +112,6 @@ class StreamKPlan:
     def parts_shape(self) -> tuple[int, int, int, int]:
         """Of the partial sums: two slots for each program."""
         return self.num_programs, 2, self.block_m, self.block_n
-
-    def counters_on(self, device: torch.device) -> torch.Tensor:
-        """The arrival counters, made at the first call."""
-        import torch
-
-        if device.type not in self.counters:
-            self.counters[device.type] = torch.zeros(self.num_tiles, dtype=torch.int32, device=device)
-        return self.counters[device.type]
 
 
 def stream_k(problem: Linear | LinearFP8 | LinearMX, tile: Tile, device: Device) -> StreamKPlan:
@@ -155,7 +145,7 @@ def stream_k(problem: Linear | LinearFP8 | LinearMX, tile: Tile, device: Device)
         tma=tile.tma and k % TMA_ALIGNED == 0,
         token_rows=tile.token_rows,
         w_eviction=tile.w_eviction,
-        scales_ahead=tile.scales_ahead,
+        unroll=tile.unroll,
         unpack=tile.unpack,
         wide=tile.wide,
         num_tiles=tiles,
@@ -172,9 +162,8 @@ def stream_k(problem: Linear | LinearFP8 | LinearMX, tile: Tile, device: Device)
 
 def _combine_of(tile: Tile, most_parts: int, *, can_wait: bool) -> str:
     """Who adds. Only shares that all run at once, and of which every tile has the same number, wait for each other."""
-    is_small = most_parts * tile.block_m * tile.block_n * 4 <= IN_KERNEL_BYTES
     if tile.combine == "by_size" or (tile.combine == "together" and not can_wait):
-        return "arrival" if is_small else "second"
+        return "arrival" if most_parts * tile.block_m * tile.block_n * 4 <= IN_KERNEL_BYTES else "second"
     return tile.combine
 
 

@@ -2,7 +2,7 @@
 
 A step is 128 of K, the group of a block scale: its product starts from zero, is multiplied by the scales of x and w,
 and is added in fp32 registers. So sums leave Hopper's tensor cores every 128 of K, whatever the scaling. The scales
-of a step are loaded one step ahead or more: they feed no product, so Triton would not pipeline their loads.
+of a step, or of a few, are loaded one turn of the loop ahead: they feed no product, so Triton would not pipeline them.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ def _load_tiles(
     x, w, x_rows, w_rows, m, n, step, k_within, K, BLOCK_K: tl.constexpr, EVEN_K: tl.constexpr, TMA: tl.constexpr,
 ):  # fmt: skip
     """A step's tiles, [BLOCK_M, BLOCK_K] and [BLOCK_N, BLOCK_K]: of descriptors the ones that begin at m and n."""
-    if TMA:
-        return x.load([m, step * BLOCK_K]), w.load([n, step * BLOCK_K])
     k = (step * BLOCK_K + k_within)[None, :]
-    if EVEN_K:
+    if TMA:
+        x_tile, w_tile = x.load([m, step * BLOCK_K]), w.load([n, step * BLOCK_K])
+    elif EVEN_K:
         w_tile, x_tile = tl.load(w_rows + k), tl.load(x_rows + k)
     else:
         w_tile = tl.load(w_rows + k, mask=k < K, other=0.0)
@@ -45,8 +45,63 @@ def _load_scales(x_scales, w_scales, step, stride_xk, stride_wk):
 @triton.jit
 def _scaled_product(x_tile, w_tile, x_factor, w_factor, TOKEN_ROWS: tl.constexpr):
     if TOKEN_ROWS:
-        return tl.dot(x_tile, w_tile.T) * (x_factor[:, None] * w_factor[None, :])
-    return tl.dot(w_tile, x_tile.T) * (w_factor[:, None] * x_factor[None, :])
+        product = tl.dot(x_tile, w_tile.T) * (x_factor[:, None] * w_factor[None, :])
+    else:
+        product = tl.dot(w_tile, x_tile.T) * (w_factor[:, None] * x_factor[None, :])
+    return product
+
+
+@triton.jit
+def _multiply(
+    x, w, x_rows, w_rows, x_scales, w_scales, stride_xk, stride_wk, block_m, block_n, first, last,
+    k_within, K,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, STAGES: tl.constexpr, EVEN_K: tl.constexpr,
+    TMA: tl.constexpr, TOKEN_ROWS: tl.constexpr,
+):  # fmt: skip
+    """The sum of the scaled products of K steps [first, last)."""
+    x_factor, w_factor = _load_scales(x_scales, w_scales, first, stride_xk, stride_wk)
+    acc = zeros(BLOCK_M, BLOCK_N, TOKEN_ROWS)
+    for step in tl.range(first, last, num_stages=STAGES):
+        x_tile, w_tile = _load_tiles(
+            x, w, x_rows, w_rows, block_m * BLOCK_M, block_n * BLOCK_N, step, k_within, K, BLOCK_K, EVEN_K, TMA
+        )
+        next_step = tl.minimum(step + 1, last - 1)
+        next_x, next_w = _load_scales(x_scales, w_scales, next_step, stride_xk, stride_wk)
+        acc += _scaled_product(x_tile, w_tile, x_factor, w_factor, TOKEN_ROWS)
+        x_factor, w_factor = next_x, next_w
+    return acc
+
+
+@triton.jit
+def _load_factors(scales, step, last, stride, UNROLL: tl.constexpr):
+    """[rows, UNROLL]: scales of UNROLL steps; 0 from the last one on."""
+    steps = step + tl.arange(0, UNROLL)[None, :]
+    return tl.load(scales[:, None] + steps * stride, mask=steps < last, other=0.0)
+
+
+@triton.jit
+def _multiply_unrolled(
+    x, w, x_rows, w_rows, x_scales, w_scales, stride_xk, stride_wk, block_m, block_n, first, last,
+    k_within, K,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, STAGES: tl.constexpr, EVEN_K: tl.constexpr,
+    TMA: tl.constexpr, TOKEN_ROWS: tl.constexpr, UNROLL: tl.constexpr,
+):  # fmt: skip
+    """As `_multiply`, UNROLL steps in a turn. Those past the end are the last one again, with factors of 0."""
+    m, n = block_m * BLOCK_M, block_n * BLOCK_N
+    next_x = _load_factors(x_scales, first, last, stride_xk, UNROLL)
+    next_w = _load_factors(w_scales, first, last, stride_wk, UNROLL)
+    acc = zeros(BLOCK_M, BLOCK_N, TOKEN_ROWS)
+    for step in tl.range(first, last, UNROLL, num_stages=STAGES):
+        x_factors, w_factors = next_x, next_w
+        next_x = _load_factors(x_scales, step + UNROLL, last, stride_xk, UNROLL)
+        next_w = _load_factors(w_scales, step + UNROLL, last, stride_wk, UNROLL)
+        for i in tl.static_range(UNROLL):
+            own = tl.minimum(step + i, last - 1)
+            x_tile, w_tile = _load_tiles(x, w, x_rows, w_rows, m, n, own, k_within, K, BLOCK_K, EVEN_K, TMA)
+            x_factor = tl.sum(tl.where(tl.arange(0, UNROLL)[None, :] == i, x_factors, 0.0), 1)
+            w_factor = tl.sum(tl.where(tl.arange(0, UNROLL)[None, :] == i, w_factors, 0.0), 1)
+            acc += _scaled_product(x_tile, w_tile, x_factor, w_factor, TOKEN_ROWS)
+    return acc
 
 
 @triton.jit
@@ -54,7 +109,7 @@ def _linear_fp8(
     x, w, x_scale, w_scale, stride_xk, stride_xm, stride_wn, stride_wk, out, partials, counters, M, N, K, per_program,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, GROUP_M: tl.constexpr, PARTS: tl.constexpr,
     ROWS: tl.constexpr, STAGES: tl.constexpr, SPLIT: tl.constexpr, COMBINE: tl.constexpr, EVEN_K: tl.constexpr,
-    DEPENDENT_LAUNCH: tl.constexpr, TMA: tl.constexpr, TOKEN_ROWS: tl.constexpr, AHEAD: tl.constexpr,
+    DEPENDENT_LAUNCH: tl.constexpr, TMA: tl.constexpr, TOKEN_ROWS: tl.constexpr, UNROLL: tl.constexpr,
     GROUP_N: tl.constexpr,
 ):  # fmt: skip
     """Program p: K steps [p * per_program, ..) of all tiles laid end to end. A stride of a scale may be 0."""
@@ -74,30 +129,16 @@ def _linear_fp8(
         x_rows = x if TMA else x + m.to(tl.int64)[:, None] * K
         w_rows = w if TMA else w + n.to(tl.int64)[:, None] * K
         x_scales, w_scales = x_scale + m * stride_xm, w_scale + n // GROUP_N * stride_wn
-        x_factor, w_factor = _load_scales(x_scales, w_scales, first, stride_xk, stride_wk)
-        if AHEAD > 1:
-            x_second, w_second = _load_scales(x_scales, w_scales, tl.minimum(first + 1, last - 1), stride_xk, stride_wk)
-        if AHEAD > 2:
-            x_third, w_third = _load_scales(x_scales, w_scales, tl.minimum(first + 2, last - 1), stride_xk, stride_wk)
-            x_fourth, w_fourth = _load_scales(x_scales, w_scales, tl.minimum(first + 3, last - 1), stride_xk, stride_wk)
-        acc = zeros(BLOCK_M, BLOCK_N, TOKEN_ROWS)
-        for step in tl.range(first, last, num_stages=STAGES):
-            x_tile, w_tile = _load_tiles(
-                x, w, x_rows, w_rows, block_m * BLOCK_M, block_n * BLOCK_N, step, k_within, K, BLOCK_K, EVEN_K, TMA
-            )
-            next_step = tl.minimum(step + AHEAD, last - 1)
-            next_x, next_w = _load_scales(x_scales, w_scales, next_step, stride_xk, stride_wk)
-            acc += _scaled_product(x_tile, w_tile, x_factor, w_factor, TOKEN_ROWS)
-            if AHEAD == 1:
-                x_factor, w_factor = next_x, next_w
-            elif AHEAD == 2:
-                x_factor, w_factor = x_second, w_second
-                x_second, w_second = next_x, next_w
-            else:
-                x_factor, w_factor = x_second, w_second
-                x_second, w_second = x_third, w_third
-                x_third, w_third = x_fourth, w_fourth
-                x_fourth, w_fourth = next_x, next_w
+        if UNROLL == 1:
+            acc = _multiply(
+                x, w, x_rows, w_rows, x_scales, w_scales, stride_xk, stride_wk, block_m, block_n, first, last,
+                k_within, K, BLOCK_M, BLOCK_N, BLOCK_K, STAGES, EVEN_K, TMA, TOKEN_ROWS,
+            )  # fmt: skip
+        else:
+            acc = _multiply_unrolled(
+                x, w, x_rows, w_rows, x_scales, w_scales, stride_xk, stride_wk, block_m, block_n, first, last,
+                k_within, K, BLOCK_M, BLOCK_N, BLOCK_K, STAGES, EVEN_K, TMA, TOKEN_ROWS, UNROLL,
+            )  # fmt: skip
         finish_tile(
             acc, out, partials, counters, tile, steps, per_program, M, N,
             BLOCK_M, BLOCK_N, GROUP_M, SPLIT, COMBINE, PARTS, ROWS, TOKEN_ROWS,
@@ -119,18 +160,15 @@ def run(inputs: Inputs, state: StreamKPlan) -> Outputs:
     partials, counters = workspace(state, out)
     is_interpreted = out.is_cpu
     is_block = len(w_scale) == triton.cdiv(n, GROUP) and len(x_scale) == triton.cdiv(k, GROUP)
-    strides = (
-        x_scale.stride(0) if len(x_scale) > 1 else 0,
-        1 if x_scale.shape[1] > 1 else 0,
-        w_scale.stride(0) if len(w_scale) > 1 else 0,
-        1 if w_scale.shape[1] > 1 else 0,
-    )
+    stride_xk, stride_xm = x_scale.stride(0) if len(x_scale) > 1 else 0, 1 if x_scale.shape[1] > 1 else 0
+    stride_wn, stride_wk = w_scale.stride(0) if len(w_scale) > 1 else 0, 1 if w_scale.shape[1] > 1 else 0
     if state.tma:
         x = TensorDescriptor.from_tensor(x, [state.block_m, state.block_k])
         w = TensorDescriptor.from_tensor(w, [state.block_n, state.block_k])
     _linear_fp8[(state.num_programs,)](
-        x, w, x_scale, w_scale, *strides, out, partials, counters, m, n, k, state.per_program,
-        TMA=state.tma, TOKEN_ROWS=state.token_rows, AHEAD=state.scales_ahead, GROUP_N=GROUP if is_block else 1,
+        x, w, x_scale, w_scale, stride_xk, stride_xm, stride_wn, stride_wk, out, partials, counters, m, n, k,
+        state.per_program,
+        TMA=state.tma, TOKEN_ROWS=state.token_rows, UNROLL=state.unroll, GROUP_N=GROUP if is_block else 1,
         **options(state, k, is_interpreted),
     )  # fmt: skip
     combine(state, partials, out)

@@ -282,7 +282,10 @@ def plan(problem: Problem, plan_inputs: Inputs, device: Device) -> tuple[LinearM
 
 def run(inputs: Inputs, state: tuple[LinearMX, StreamKPlan]) -> Outputs:
     """One launch, or two."""
-    problem, shares = state
+    return _run(inputs, *state)
+
+
+def _run(inputs: Inputs, problem: LinearMX, shares: StreamKPlan) -> Outputs:
     x, w, w_scale = inputs["x"], inputs["w"], inputs["w_scale"]
     (m, k), n = x.shape, len(w)
     out = torch.empty((m, n), dtype=getattr(torch, shares.out_dtype), device=x.device)

@@ -24,8 +24,10 @@ from .problem import Linear
 @triton.jit
 def _added_product(acc, x_tile, w_tile, TOKEN_ROWS: tl.constexpr, PRECISION: tl.constexpr):
     if TOKEN_ROWS:
-        return tl.dot(x_tile, w_tile.T, acc=acc, input_precision=PRECISION)
-    return tl.dot(w_tile, x_tile.T, acc=acc, input_precision=PRECISION)
+        acc = tl.dot(x_tile, w_tile.T, acc=acc, input_precision=PRECISION)
+    else:
+        acc = tl.dot(w_tile, x_tile.T, acc=acc, input_precision=PRECISION)
+    return acc
 
 
 @triton.jit
