@@ -77,11 +77,9 @@ def _class_of(annotation: ast.expr | None) -> str:
 def fold_expressions(source: Source) -> Iterator[Group]:
     """Operations on literals, `and`, `or` and conditional expressions with a literal in the deciding place."""
     for node in walk(source.tree):
-        if isinstance(node, ast.IfExp) and source.of(node.body) == source.of(node.orelse):
-            yield [source.put(node, source.of(node.body))]
-        elif isinstance(node, ast.IfExp) and isinstance(node.test, ast.Constant):
+        if isinstance(node, ast.IfExp) and isinstance(node.test, ast.Constant):
             yield [source.put(node, source.of(node.body if node.test.value else node.orelse))]
-        elif isinstance(node, ast.IfExp) and isinstance(node.test, ast.Name) and _is_same(source, node):
+        elif isinstance(node, ast.IfExp) and _is_same(source, node):
             yield [source.put(node, source.of(node.body))]
         elif isinstance(node, ast.BoolOp) and isinstance(node.values[0], ast.Constant):
             first, *rest = node.values
@@ -98,7 +96,8 @@ def fold_expressions(source: Source) -> Iterator[Group]:
 
 def _is_same(source: Source, node: ast.IfExp) -> bool:
     """Whether it makes no difference how it is decided."""
-    return is_literal(node.body) and source.of(node.body) == source.of(node.orelse)
+    does_nothing = not any(isinstance(n, (ast.Call, ast.Await, ast.NamedExpr)) for n in walk(node.test))
+    return does_nothing and source.of(node.body) == source.of(node.orelse)
 
 
 def _in_place(source: Source, node: ast.expr, text: str) -> Edit:

@@ -52,10 +52,7 @@ class Sampler:
         """
         if self._hand is not None:
             choice, self._hand = self._hand, None
-            self._study.enqueue_trial({n: v for n, v in choice.items() if self._is_choice(n, v)})
-            self._open[repr(choice)] = self._study.ask()
-            self._suggest(self._open[repr(choice)])
-            return choice
+            return self._opened(choice)
         for _ in range(ATTEMPTS):
             trial = self._study.ask()
             made = self._space.made(self._suggest(trial))
@@ -73,16 +70,22 @@ class Sampler:
     def _drawn(self) -> dict[str, Value] | None:
         """One drawn at random, where the estimator proposes little else than what is ruled out or known."""
         for _ in range(DRAWS):
-            choice = {name: self._random.choice(values) for name, values in self._values.items()}
+            made = self._space.made({name: self._random.choice(values) for name, values in self._values.items()})
+            choice = asdict(self._space.normal(self._problem, made, self._device))
             if repr(choice) in self._open:
                 continue
             if self._space.why_not(self._problem, self._space.made(choice), self._device) is None:
-                self._study.enqueue_trial({n: v for n, v in choice.items() if self._is_choice(n, v)})
-                self._open[repr(choice)] = self._study.ask()
-                return self._suggest(self._open[repr(choice)])
+                return self._opened(choice)
             self.ruled_out += 1
         self.exhausted = True
         return None
+
+    def _opened(self, choice: dict[str, Value]) -> dict[str, Value]:
+        """Have the estimator take this one for its own."""
+        self._study.enqueue_trial({n: v for n, v in choice.items() if self._is_choice(n, v)})
+        self._open[repr(choice)] = self._study.ask()
+        self._suggest(self._open[repr(choice)])
+        return choice
 
     def tell(self, result: Result) -> None:
         """What became of a choice that was asked for."""
