@@ -120,11 +120,14 @@ def generate(  # noqa: PLR0913, PLR0917 - each argument is an option
     estimate: Annotated[
         bool, typer.Option("--estimate", help="Rank by machine code alone, though the device is here.")
     ] = False,
+    space: Annotated[
+        str, typer.Option(help="Only this space of the family, as its file ends: `decode_split_kv`.")
+    ] = "",
 ) -> None:
     """Search for fast kernels of a family and write them to kernels/<family>/generated/. No device is needed."""
     from .commands import generate as command
 
-    how = command.How(gpu, budget, seed, trials, resume, run_dir, scheduler, jobs, tier, estimate)
+    how = command.How(gpu, budget, seed, trials, resume, run_dir, scheduler, jobs, tier, estimate, space)
     raise typer.Exit(command.run(_root(), family, how))
 
 

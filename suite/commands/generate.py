@@ -48,15 +48,23 @@ class How:
     tier: str = "ci"
     estimate: bool = False
     """Rank by machine code alone, though the device is here."""
+    space: str = ""
+    """Only the space of that name, which is how its file ends: `decode_split_kv`."""
 
 
 def run(root: Path, family: str, how: How) -> int:
-    """Search every space of `family` and write the best; returns 0. RecordError or DeviceError where it cannot."""
+    """Search the spaces of `family`, or the one named, and write the best; returns 0.
+
+    RecordError or DeviceError where it cannot.
+    """
     if family not in families(root):
         raise RecordError(f"{family}: there is no such family; there are {', '.join(families(root))}.")
-    spaces = load_spaces(family)
-    if not spaces:
+    every = load_spaces(family)
+    if not every:
         raise RecordError(f"kernels/{family}/space.py is not there: nothing says what could be searched.")
+    spaces = [space for space in every if how.space in ("", space.what)]
+    if not spaces:
+        raise RecordError(f"--space {how.space}: {family} has {', '.join(space.what for space in every)}.")
     spec = spec_by_key(how.gpu)
     if spec.bandwidth_bytes_per_s is None:
         raise DeviceError(f"The data sheet has no bandwidth for {spec.key}: without it nothing can be ranked.")

@@ -262,6 +262,8 @@ def test_what_cannot_be_searched_is_a_sentence(tmp_path):
 
     with pytest.raises(RecordError, match="no such family"):
         run(PROJECT_ROOT, "nothing", How("h200", "1s"))
+    with pytest.raises(RecordError, match="--space none: mla has decode_split_kv"):
+        run(PROJECT_ROOT, "mla", How("h200", "1s", space="none"))
     with pytest.raises(DeviceError, match="Did you mean"):
         run(PROJECT_ROOT, "mla", How("h20", "1s"))
 
