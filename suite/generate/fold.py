@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import operator
+import re
 from collections.abc import Callable, Iterator, Mapping
 from itertools import pairwise
 from typing import Any
@@ -82,9 +83,10 @@ def fold_expressions(source: Source) -> Iterator[Group]:
         elif isinstance(node, ast.IfExp) and _is_same(source, node):
             yield [source.put(node, source.of(node.body))]
         elif isinstance(node, ast.BoolOp) and isinstance(node.values[0], ast.Constant):
-            first, *rest = node.values
+            first = node.values[0]
             decided = bool(first.value) == isinstance(node.op, ast.Or)  # type: ignore[attr-defined]
-            kept = source.data[source.span(rest[0])[0] : source.span(rest[-1])[1]].decode()
+            rest = source.data[source.span(first)[1] : source.span(node)[1]].decode()  # with its own parentheses
+            kept = re.sub(r"^[\s)]*(and|or)\b\s*", "", rest)
             yield [source.put(node, source.of(first) if decided else kept)]
         elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult) and _is_one(node.right):
             yield [source.put(node, source.of(node.left))]

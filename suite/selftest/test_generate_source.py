@@ -42,6 +42,7 @@ FOLDED = [
     ("x = 1 // 0\n", "x = 1 // 0\n"),
     ("x = False and y\n", "x = False\n"),
     ("x = True and y and z\n", "x = y and z\n"),
+    ("x = True and (y or z) and (u or v)\n", "x = (y or z) and (u or v)\n"),
     ("x = True or y\n", "x = True\n"),
     ("x = not False\n", "x = True\n"),
     ('x = "hip" == "cuda"\n', "x = False\n"),
