@@ -131,7 +131,7 @@ def gemm_plan(product: Product, tile: Tile, norm_input: bool, device: Device) ->
     """`norm_input`: whether x is normed on the way. TMA wants rows of a multiple of 16 bytes, and for `rope` a tile
     that is half a head."""
     block_n = max(tile.block_n, product.half_block)
-    tma = tile.tma and product.k % 8 == 0 and not (product.rope and not product.half == block_n >= 16)
+    tma = tile.tma and product.k % 8 == 0 and (not product.rope or product.half == block_n >= 16)
     ring = tile.ring and tma
     block_k = tile.block_k
     if tile.vector:

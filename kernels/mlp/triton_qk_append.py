@@ -7,45 +7,19 @@ the token's cosines and sines are loaded once for all heads of the program.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import triton
 import triton.language as tl
 
-from ..device import Device
 from ..kernel import Kernel, Origin
-from ..problem import Inputs, Outputs, Problem
-from .problem import QKNormRopeAppend
-
-VALUES_PER_THREAD = 16
-"""Of each half of a head: two loads of 16 bytes."""
-
-
-@dataclass(frozen=True)
-class AppendPlan:
-    """What the kernel is launched with."""
-
-    problem: QKNormRopeAppend
-    block_h: int
-    """Heads of a program."""
-    num_warps: int
-
-
-def plan(problem: Problem, plan_inputs: Inputs, device: Device) -> AppendPlan:
-    """Heads of a program: few where tokens are few, and as many of q, k and v together as divide them evenly."""
-    assert isinstance(problem, QKNormRopeAppend)
-    heads = problem.num_heads + 2 * problem.num_kv_heads
-    sizes = (16, 8) if problem.tokens * heads > device.num_sms * 64 else (8, 4)
-    block_h = next((size for size in sizes if heads % size == 0), sizes[-1])
-    threads = block_h * triton.next_power_of_2(problem.head_dim // 2) // VALUES_PER_THREAD
-    return AppendPlan(problem, block_h, num_warps=max(1, threads // max(device.warp_size, 1)))
+from ..problem import Inputs, Outputs
+from ._qk_append_plan import AppendPlan, plan
 
 
 @triton.jit
 def _append(
     qkv, q_norm_weight, k_norm_weight, cos_sin, positions, slots, k_cache, v_cache, q, epsilon,
     NUM_HEADS: tl.constexpr, NUM_KV_HEADS: tl.constexpr, HALF: tl.constexpr, BLOCK_H: tl.constexpr,
-    BLOCK_D: tl.constexpr,
+    BLOCK_D: tl.constexpr, LOAD_POLICY: tl.constexpr, STORE_MODIFIER: tl.constexpr,
 ):  # fmt: skip
     """Program i: heads [i % n * BLOCK_H, ..) of token i // n, where n blocks cover the heads of q, k and v."""
     FIRST_VALUE: tl.constexpr = NUM_HEADS + NUM_KV_HEADS
@@ -62,15 +36,15 @@ def _append(
     offset = head[:, None] * HEAD_DIM + column[None, :]
     inside = (head < HEADS)[:, None] & is_column[None, :]
     at = qkv + token * (HEADS * HEAD_DIM) + offset
-    first = tl.load(at, mask=inside, other=0.0)
-    second = tl.load(at + HALF, mask=inside, other=0.0)
+    first = tl.load(at, mask=inside, other=0.0, eviction_policy=LOAD_POLICY)
+    second = tl.load(at + HALF, mask=inside, other=0.0, eviction_policy=LOAD_POLICY)
     cached = slot * (NUM_KV_HEADS * HEAD_DIM) + offset  # of head 0 of a cache, as if it were q's
 
     if first_head + BLOCK_H > FIRST_VALUE:
         value = v_cache + cached - FIRST_VALUE * HEAD_DIM
         is_value = inside & (head >= FIRST_VALUE)[:, None]
-        tl.store(value, first, mask=is_value)
-        tl.store(value + HALF, second, mask=is_value)
+        tl.store(value, first, mask=is_value, cache_modifier=STORE_MODIFIER)
+        tl.store(value + HALF, second, mask=is_value, cache_modifier=STORE_MODIFIER)
     if first_head < FIRST_VALUE:
         is_query = (head < NUM_HEADS)[:, None]
         turn = cos_sin + position * HEAD_DIM + column
@@ -78,13 +52,13 @@ def _append(
             first, second, turn, q_norm_weight, k_norm_weight, is_query, column, is_column, epsilon, HALF
         )
         query = q + token * (NUM_HEADS * HEAD_DIM) + offset
-        tl.store(query, first, mask=inside & is_query)
-        tl.store(query + HALF, second, mask=inside & is_query)
+        tl.store(query, first, mask=inside & is_query, cache_modifier=STORE_MODIFIER)
+        tl.store(query + HALF, second, mask=inside & is_query, cache_modifier=STORE_MODIFIER)
         if first_head + BLOCK_H > NUM_HEADS:
             key = k_cache + cached - NUM_HEADS * HEAD_DIM
             is_key = inside & (head >= NUM_HEADS)[:, None] & (head < FIRST_VALUE)[:, None]
-            tl.store(key, first, mask=is_key)
-            tl.store(key + HALF, second, mask=is_key)
+            tl.store(key, first, mask=is_key, cache_modifier=STORE_MODIFIER)
+            tl.store(key + HALF, second, mask=is_key, cache_modifier=STORE_MODIFIER)
 
 
 @triton.jit
@@ -118,7 +92,8 @@ def run(inputs: Inputs, state: AppendPlan) -> Outputs:
         qkv, inputs["q_norm_weight"], inputs["k_norm_weight"], inputs["cos_sin"], inputs["positions"], inputs["slots"],
         inputs["k_cache"], inputs["v_cache"], q, problem.epsilon,
         NUM_HEADS=problem.num_heads, NUM_KV_HEADS=problem.num_kv_heads, HALF=problem.head_dim // 2,
-        BLOCK_H=state.block_h, BLOCK_D=triton.next_power_of_2(problem.head_dim // 2), num_warps=state.num_warps,
+        BLOCK_H=state.block_h, BLOCK_D=triton.next_power_of_2(problem.head_dim // 2),
+        LOAD_POLICY=state.load_policy, STORE_MODIFIER=state.store_modifier, num_warps=state.num_warps,
     )  # fmt: skip
     return {"q": q}
 

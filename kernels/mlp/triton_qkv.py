@@ -6,47 +6,13 @@ thread; q, k and v go straight to tensors of their own.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 
-from ..device import Device
 from ..kernel import Kernel, Origin
-from ..problem import Inputs, Outputs, Problem
+from ..problem import Inputs, Outputs
 from ._gemm_launch import Tensors, launch_gemm, launch_norm
-from ._gemm_plan import GemmPlan, Product, gemm_plan, num_counters
-from ._gemm_tiles import tile_by_hand
-from ._norm_plan import NormPlan, norm_plan, norm_tile
-from ._rounding import next_power_of_2
-from .problem import QKVProjection
-
-
-@dataclass(frozen=True)
-class QKVPlan:
-    """What both kernels are launched with."""
-
-    problem: QKVProjection
-    norm: NormPlan
-    gemm: GemmPlan
-
-
-def plan(problem: Problem, plan_inputs: Inputs, device: Device) -> QKVPlan:
-    """From shapes alone."""
-    assert isinstance(problem, QKVProjection)
-    product = Product(
-        tokens=problem.tokens,
-        n=problem.num_heads + 2 * problem.num_kv_heads,
-        k=problem.hidden_size,
-        rope=True,
-        epsilon=problem.epsilon,
-        has_norm=problem.qk_norm,
-        num_heads=problem.num_heads,
-        num_kv_heads=problem.num_kv_heads,
-        half=problem.head_dim // 2,
-        half_block=next_power_of_2(problem.head_dim // 2),
-    )
-    norm = norm_plan(problem.tokens, problem.hidden_size, norm_tile(problem.tokens, device), device)
-    return QKVPlan(problem, norm, gemm_plan(product, tile_by_hand(product, device), False, device))
+from ._gemm_plan import num_counters
+from ._qkv_plan import QKVPlan, plan
 
 
 def run(inputs: Inputs, state: QKVPlan) -> Outputs:

@@ -10,21 +10,19 @@ from ..device import Device
 from ..kernel import Kernel, Origin
 from ..problem import Inputs, Outputs, Problem
 from ._norm_kernels import rmsnorm
-from ._norm_plan import NormPlan, norm_plan, norm_tile
+from ._norm_plan import NormPlan
+from ._rmsnorm_plan import RMSNormPlan, plan
 from .problem import RMSNorm
 
 MAX_HIDDEN_SIZE = 65536
 
 
-def plan(problem: Problem, plan_inputs: Inputs, device: Device) -> tuple[RMSNorm, NormPlan]:
-    """From the shape alone."""
-    assert isinstance(problem, RMSNorm)
-    return problem, norm_plan(problem.tokens, problem.hidden_size, norm_tile(problem.tokens, device), device)
-
-
-def run(inputs: Inputs, state: tuple[RMSNorm, NormPlan]) -> Outputs:
+def run(inputs: Inputs, state: RMSNormPlan) -> Outputs:
     """One launch for either task."""
-    problem, tile = state
+    return _normed(inputs, state.problem, state.norm)
+
+
+def _normed(inputs: Inputs, problem: RMSNorm, tile: NormPlan) -> Outputs:
     x, residual = inputs["x"], inputs.get("residual")
     out = x.new_empty(x.shape)
     residual_out = None if residual is None else x.new_empty(x.shape)
