@@ -120,9 +120,7 @@ def generate(  # noqa: PLR0913, PLR0917 - each argument is an option
     estimate: Annotated[
         bool, typer.Option("--estimate", help="Rank by machine code alone, though the device is here.")
     ] = False,
-    space: Annotated[
-        str, typer.Option(help="Only this space of the family, as its file ends: `decode_split_kv`.")
-    ] = "",
+    space: Annotated[str, typer.Option(help="Only this space of the family: `decode_split_kv`, say.")] = "",
 ) -> None:
     """Search for fast kernels of a family and write them to kernels/<family>/generated/. No device is needed."""
     from .commands import generate as command
