@@ -56,6 +56,8 @@ class Tile:
     `tl.dot_scaled`."""
     wide: bool = False
     """Whether microscaled weights are loaded 16 bytes at once."""
+    deals_x: bool = False
+    """Whether x is loaded in order, and put into the order of `paired` weights in registers; else by its loads."""
     waves_per_eu: int = 0
     """AMD: waves that share a SIMD's registers; 0 leaves it to the compiler."""
 
@@ -78,6 +80,7 @@ class StreamKPlan:
     unroll: int
     unpack: str
     wide: bool
+    deals_x: bool
     num_tiles: int
     steps: int
     """K steps of a tile."""
@@ -148,6 +151,7 @@ def stream_k(problem: Linear | LinearFP8 | LinearMX, tile: Tile, device: Device)
         unroll=tile.unroll,
         unpack=tile.unpack,
         wide=tile.wide,
+        deals_x=tile.deals_x,
         num_tiles=tiles,
         steps=steps,
         per_program=per_program,

@@ -72,6 +72,7 @@ def _values(device: Device) -> dict[str, tuple[Value, ...]]:
         "unroll": (1,),
         "unpack": ("arithmetic",),
         "wide": (False,),
+        "deals_x": (False,),
         "waves_per_eu": (0, 2, 4) if is_amd else (0,),
     }
 
@@ -95,7 +96,7 @@ def _fp8_values(device: Device) -> Mapping[str, tuple[Value, ...]]:
 
 
 def _mx_values(device: Device) -> Mapping[str, tuple[Value, ...]]:
-    unpack = ("arithmetic", "paired") if device.compute_capability >= 80 else ("arithmetic",)
+    unpack = ("paired",) if device.compute_capability >= 80 else ("arithmetic",)  # two at once are half of the work
     return _values(device) | {
         "block_m": (16, 32, 64),
         "block_n": (32, 64, 128),
@@ -105,6 +106,7 @@ def _mx_values(device: Device) -> Mapping[str, tuple[Value, ...]]:
         "token_rows": (False,),
         "unpack": (*unpack, "scaled") if device.arch in SCALED_ARCHS else unpack,
         "wide": (False, True),
+        "deals_x": (False, True),
     }
 
 
@@ -112,7 +114,7 @@ def _why_not_linear(problem: Linear, tile: Tile, device: Device) -> str | None:
     size = 4 if problem.dtype == "float32" else 2
     row_bytes = (tile.block_m + tile.block_n) * tile.block_k * size
     return (
-        _why_not_loads(tile)
+        _why_not_loads(problem, tile)
         or _why_not_rows(problem, tile, device)
         or _why_not_memory(row_bytes, tile, device)
         or _why_not_shares(problem, tile, device, size)
@@ -134,8 +136,10 @@ def _why_not_mx(problem: LinearMX, tile: Tile, device: Device) -> str | None:
         return "`tl.dot_scaled` knows no 6 bits"
     if tile.unpack != "scaled" and tile.block_k * bits < 256:
         return f"{tile.block_k} codes of {bits} bits fill no two loads of 16 bytes"
+    if tile.deals_x and (tile.unpack != "paired" or problem.x_format != "bfloat16"):
+        return "x is dealt for paired weights, and with its scales anyway"
     weights = tile.block_n * tile.block_k // (tile.num_warps * device.warp_size)
-    if weights > 256 and tile.unpack != "scaled":
+    if weights > 128 and tile.unpack != "scaled":
         return f"a thread would hold {weights} decoded weights"
     row_bytes = tile.block_m * tile.block_k * 2 + tile.block_n * tile.block_k * bits // 8
     return (
@@ -145,9 +149,9 @@ def _why_not_mx(problem: LinearMX, tile: Tile, device: Device) -> str | None:
     )
 
 
-def _why_not_loads(tile: Tile) -> str | None:
-    if tile.tma and tile.w_eviction:
-        return "descriptors take no eviction policy"
+def _why_not_loads(problem: Linear, tile: Tile) -> str | None:
+    if tile.w_eviction and (tile.tma or problem.n * problem.k * 2 <= SMALL_READS // 2):
+        return "an eviction policy is for loads by pointers of a w that would push other things out"
     if tile.slices == 1:
         return None if tile.block_k <= 512 else f"all warps take part in {tile.block_k} of K: fewer do as well"
     if tile.tma or tile.token_rows or tile.block_m * tile.block_n > 1024:

@@ -220,7 +220,7 @@ def _linear_mx(
     ROWS: tl.constexpr, STAGES: tl.constexpr, SPLIT: tl.constexpr, COMBINE: tl.constexpr, EVEN_K: tl.constexpr,
     DEPENDENT_LAUNCH: tl.constexpr, BITS: tl.constexpr, MANTISSA: tl.constexpr, BIAS: tl.constexpr,
     X_SCALED: tl.constexpr, DOT_SCALED: tl.constexpr, PAIRED: tl.constexpr, WIDE: tl.constexpr,
-    INTERPRETED: tl.constexpr,
+    DEALS_X: tl.constexpr, INTERPRETED: tl.constexpr,
 ):  # fmt: skip
     """Program p: K steps [p * per_program, ..) of all tiles laid end to end."""
     let_dependents_launch(DEPENDENT_LAUNCH)
@@ -241,7 +241,7 @@ def _linear_mx(
         acc = tl.zeros([BLOCK_N, BLOCK_M], tl.float32)
         for step in tl.range(first, last, num_stages=STAGES):
             k = (step * BLOCK_K + k_within)[None, :]
-            if PAIRED and not X_SCALED:
+            if PAIRED and not X_SCALED and not DEALS_X:
                 k = step * BLOCK_K + _dealt_k(BLOCK_K, UNIT)
             x_tile = tl.load(x_rows + k) if EVEN_K else tl.load(x_rows + k, mask=k < K, other=0.0)
             w_factor = _load_scales(w_scales, step, num_groups, BLOCK_N, BLOCK_K, EVEN_K, PAIRED)
@@ -262,8 +262,8 @@ def _linear_mx(
                 )  # fmt: skip
                 if X_SCALED:
                     x_tile = _times_scales(x_tile.to(tl.float32), x_factor, 0, BLOCK_M, BLOCK_K)
-                    if PAIRED:
-                        x_tile = _dealt(x_tile, BLOCK_M, BLOCK_K, UNIT, 2)
+                if PAIRED and (X_SCALED or DEALS_X):
+                    x_tile = _dealt(x_tile, BLOCK_M, BLOCK_K, UNIT, 2)
                 acc = tl.dot(w_tile, x_tile.T, acc=acc)
         if not DOT_SCALED:
             acc *= 2.0**SHIFT
@@ -295,7 +295,7 @@ def _run(inputs: Inputs, problem: LinearMX, shares: StreamKPlan) -> Outputs:
         x, w, inputs.get("x_scale"), w_scale, out, partials, counters, m, n, k, shares.per_program,
         BITS=problem.row_bytes * 8 // problem.k, MANTISSA=MANTISSA_BITS[problem.w_format],
         BIAS=EXPONENT_BIAS[problem.w_format], X_SCALED="x_scale" in inputs, DOT_SCALED=shares.unpack == "scaled",
-        PAIRED=shares.unpack == "paired", WIDE=shares.wide, INTERPRETED=is_interpreted,
+        PAIRED=shares.unpack == "paired", WIDE=shares.wide, DEALS_X=shares.deals_x, INTERPRETED=is_interpreted,
         **options(shares, k, is_interpreted),
     )  # fmt: skip
     combine(shares, partials, out)

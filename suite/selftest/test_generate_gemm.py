@@ -111,7 +111,7 @@ def test_a_written_kernel_computes_the_bits_of_the_one_by_hand(tmp_path: Any) ->
         text, manifest = written(space, H200)
         folder = "kernels/gemm/generated"
         files |= {f"{folder}/written_{space.template}.{end}": t for end, t in (("py", text), ("json", manifest))}
-        work += [(space.template, repr(p), None) for p in [p for p in HARD_CASES if p in able(space, H200)][:2]]
+        work += [(space.template, repr(p), None) for p in [p for p in HARD_CASES if p in able(space, H200)][:1]]
     run_in(tmp_path, copy_project(tmp_path / "tree", files), work)
 
 
@@ -149,7 +149,7 @@ OTHERS = [
     ("triton_fp8", LinearFP8(70, 136, 1024), replace(FP8, tma=True, token_rows=True, unroll=4)),
     ("triton_fp8", LinearFP8(70, 136, 400), replace(FP8, unroll=2)),
     ("triton_fp8", LinearFP8(70, 136, 400, scaling="row"), replace(FP8, tma=True, unroll=4)),
-    ("triton_mx", LinearMX(16, 40, 512, w_format="mxfp6_e2m3"), replace(MX, unpack="paired")),
+    ("triton_mx", LinearMX(16, 40, 512, w_format="mxfp6_e2m3"), replace(MX, unpack="paired", deals_x=True)),
     ("triton_mx", LinearMX(16, 40, 352, w_format="mxfp6_e3m2"), replace(MX, block_k=256)),
     ("triton_mx", LinearMX(16, 40, 512), replace(MX, block_k=256, unpack="paired")),
 ]
