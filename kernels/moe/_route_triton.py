@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 import triton
 import triton.language as tl
 from triton.language.extra.cuda import gdc_launch_dependents
 
 from ..problem import Inputs, Outputs
-from .problem import MoERouter
+from ._router_plan import RouterPlan
 
 
 @triton.jit
@@ -31,13 +29,28 @@ def _open_groups(choosing, IS_SOFTMAX: tl.constexpr, TOP_GROUPS: tl.constexpr):
 
 
 @triton.jit
-def _route(
+def _score(logit, largest, total, IS_SOFTMAX: tl.constexpr, RENORMALIZE: tl.constexpr):
+    """Of logits [tokens, *]; `largest` and `total`, for a softmax, are of each token."""
+    if IS_SOFTMAX:
+        score = tl.exp(logit - largest[:, None])
+        if not RENORMALIZE:
+            score = score / total[:, None]
+    else:
+        score = 1.0 / (1.0 + tl.exp(-logit))
+    return score
+
+
+@triton.jit
+def _route(  # noqa: PLR0915 - a branch for each way of scoring
     logits, bias, weights, ids, num_tokens, scaling_factor,
     NUM_EXPERTS: tl.constexpr, NUM_GROUPS: tl.constexpr, GROUPS: tl.constexpr, MEMBERS: tl.constexpr,
     TOP_GROUPS: tl.constexpr, TOP_K: tl.constexpr, TOP_K_BLOCK: tl.constexpr, BLOCK_T: tl.constexpr,
-    IS_SOFTMAX: tl.constexpr, RENORMALIZE: tl.constexpr, DEPENDENT_LAUNCH: tl.constexpr,
+    IS_SOFTMAX: tl.constexpr, RENORMALIZE: tl.constexpr, LATE_SCORES: tl.constexpr, DEPENDENT_LAUNCH: tl.constexpr,
 ):  # fmt: skip
-    """Program t: weights and ids [BLOCK_T, TOP_K] of tokens [t * BLOCK_T, ..)."""
+    """Program t: weights and ids [BLOCK_T, TOP_K] of tokens [t * BLOCK_T, ..).
+
+    LATE_SCORES: those of the chosen are computed once more, from their logits, instead of sought along with them.
+    """
     if DEPENDENT_LAUNCH:
         gdc_launch_dependents()
     GROUP_SIZE: tl.constexpr = NUM_EXPERTS // NUM_GROUPS
@@ -48,11 +61,14 @@ def _route(
     pointers = logits + token.to(tl.int64)[:, None, None] * NUM_EXPERTS + expert[None, :, :]
     mask = (token < num_tokens)[:, None, None] & is_expert
     logit = tl.load(pointers, mask=mask, other=0.0).to(tl.float32)
+    largest, total = logit, logit  # stand-ins, where there is nothing to normalise
     if IS_SOFTMAX:
         choosing = tl.where(is_expert, logit, float("-inf"))
-        score = tl.exp(choosing - tl.max(tl.max(choosing, 2), 1)[:, None, None])
+        largest = tl.max(tl.max(choosing, 2), 1)
+        score = tl.exp(choosing - largest[:, None, None])
+        total = tl.sum(tl.sum(score, 2), 1)
         if not RENORMALIZE:
-            score = score / tl.sum(tl.sum(score, 2), 1)[:, None, None]
+            score = score / total[:, None, None]
     else:
         score = 1.0 / (1.0 + tl.exp(-logit))
         correction = tl.load(bias + expert[None, :, :], mask=is_expert, other=0.0)
@@ -66,25 +82,20 @@ def _route(
     out_ids = tl.zeros([BLOCK_T, TOP_K_BLOCK], tl.int32)
     for i in tl.static_range(TOP_K):
         at = tl.argmax(choosing, 1)[:, None]
-        out_weights = tl.where(column == i, tl.sum(tl.where(place == at, score, 0.0), 1)[:, None], out_weights)
+        if not LATE_SCORES:
+            out_weights = tl.where(column == i, tl.sum(tl.where(place == at, score, 0.0), 1)[:, None], out_weights)
         out_ids = tl.where(column == i, (at // MEMBERS) * GROUP_SIZE + at % MEMBERS, out_ids)
         choosing = tl.where(place == at, float("-inf"), choosing)
+    if LATE_SCORES:
+        stored = (token < num_tokens)[:, None] & (column < TOP_K)
+        chosen = tl.load(logits + token.to(tl.int64)[:, None] * NUM_EXPERTS + out_ids, mask=stored, other=0.0)
+        out_weights = tl.where(stored, _score(chosen.to(tl.float32), largest, total, IS_SOFTMAX, RENORMALIZE), 0.0)
     if RENORMALIZE:
         out_weights = out_weights / tl.sum(out_weights, 1)[:, None]
     at = token.to(tl.int64)[:, None] * TOP_K + column
     stored = (token < num_tokens)[:, None] & (column < TOP_K)
     tl.store(weights + at, out_weights * scaling_factor, mask=stored)
     tl.store(ids + at, out_ids, mask=stored)
-
-
-@dataclass(frozen=True)
-class RouterPlan:
-    """What the kernel is launched with."""
-
-    problem: MoERouter
-    block_t: int
-    """Tokens of a program."""
-    num_warps: int
 
 
 def route_tokens(inputs: Inputs, state: RouterPlan, dependent_launch: bool) -> Outputs:
@@ -100,7 +111,8 @@ def route_tokens(inputs: Inputs, state: RouterPlan, dependent_launch: bool) -> O
         MEMBERS=triton.next_power_of_2(problem.num_experts // problem.num_groups),
         TOP_GROUPS=problem.top_groups, TOP_K=problem.top_k, TOP_K_BLOCK=triton.next_power_of_2(problem.top_k),
         BLOCK_T=state.block_t,
-        IS_SOFTMAX=problem.scoring == "softmax", RENORMALIZE=problem.renormalize, DEPENDENT_LAUNCH=dependent_launch,
+        IS_SOFTMAX=problem.scoring == "softmax", RENORMALIZE=problem.renormalize,
+        LATE_SCORES=state.late_scores, DEPENDENT_LAUNCH=dependent_launch,
         num_warps=state.num_warps,
     )  # fmt: skip
     return {"weights": weights, "ids": ids}

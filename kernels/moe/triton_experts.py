@@ -26,7 +26,8 @@ from ._experts_plan import ExpertsPlan, Tile, plan
 from ._grouped_triton import combine, down, gate_up, quantize
 from ._hopper_launch import gathered, hopper_down, hopper_gate_up
 from ._maths import router_of
-from ._route_triton import RouterPlan, route_tokens
+from ._route_triton import route_tokens
+from ._router_plan import RouterPlan
 from ._sort_triton import launch_options, most_tiles, sort_slots
 from .problem import BLOCK, MoEGroupedGEMM, MoELayer
 
@@ -61,7 +62,8 @@ def _layer(inputs: Inputs, state: ExpertsPlan) -> Outputs:
     if problem.router == "given":
         ids, weights = inputs["topk_ids"], inputs["topk_weights"]
     else:
-        chosen = route_tokens(inputs, RouterPlan(problem=router_of(problem), block_t=1, num_warps=1), dependent)
+        routing = RouterPlan(problem=router_of(problem), block_t=1, num_warps=1, late_scores=False)
+        chosen = route_tokens(inputs, routing, dependent)
         ids, weights = chosen["ids"], chosen["weights"]
     x_scale, h_scale = ids, ids  # stand-ins, where there is nothing to scale
     h_dtype = x.dtype

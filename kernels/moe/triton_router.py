@@ -7,20 +7,10 @@ waits for another warp.
 
 from __future__ import annotations
 
-from ..device import Device
 from ..kernel import Kernel, Origin
-from ..problem import Inputs, Outputs, Problem
-from ._route_triton import RouterPlan, route_tokens
-from .problem import MoERouter
-
-EXPERTS_OF_A_WARP = 512
-
-
-def plan(problem: Problem, plan_inputs: Inputs, device: Device) -> RouterPlan:
-    """One warp (wavefront) and token for up to 512 experts; Triton's interpreter wants few programs."""
-    assert isinstance(problem, MoERouter)
-    block_t = 64 if device.kind == "cpu" else 1
-    return RouterPlan(problem, block_t, 1 if problem.num_experts <= EXPERTS_OF_A_WARP else 4)
+from ..problem import Inputs, Outputs
+from ._route_triton import route_tokens
+from ._router_plan import RouterPlan, plan
 
 
 def run(inputs: Inputs, state: RouterPlan) -> Outputs:
