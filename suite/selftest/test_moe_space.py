@@ -96,6 +96,8 @@ def test_written_with_the_choices_by_hand_it_computes_the_same_bits(space: Space
         for gone in ("gluon", "hopper", "gdc_wait", "launch_pdl", "device.kind =="):
             assert gone not in text, gone
     linted(text)
+    if gpu == "mi300x" and space.template != "triton_router":
+        return  # the interpreter runs what the other one has as well
     folder = f"kernels/moe/generated/{space.template}"
     root = copy_project(tmp_path / "tree", {f"{folder}.py": text, f"{folder}.json": json.dumps({"dispatch": rows})})
     few = vars(device) | {"num_sms": 4}
