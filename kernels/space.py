@@ -55,7 +55,7 @@ class Space:
     """`why_not(problem, choice, device)`: None, or the sentence that says why this choice need not be tried."""
     choice_for: Callable[[Any, Device], Any]
     """`choice_for(problem, device)`: the choice that was made by hand. It is replaced in a generated file."""
-    plan_from: Callable[[Any, Any, Device], Any]
+    plan_from: Callable[..., Any]
     """`plan_from(problem, choice, device)`: the state that the template's `run` takes; see `reads_inputs`."""
     facts: Callable[[Any], Mapping[str, Value]]
     """`facts(problem)`: what a table of choices tells problems apart by, the most telling first. Numbers are ordered;
@@ -74,6 +74,12 @@ class Space:
     narrowed: Callable[[Any, Device], Mapping[str, tuple[Value, ...]]] | None = None
     """`narrowed(problem, device)`: fewer values for fields of which a problem needs no others, so that a search wastes
     no draws on what makes no difference there."""
+
+    parts: tuple[str, ...] = ()
+    """Modules of `kernels/` that are the template's own, and go into a generated file as the family's private ones."""
+
+    arch: str = ""
+    """The only architecture that the template runs on, if there is but one."""
 
     def __post_init__(self) -> None:
         for function in (self.choice_for, self.plan_from, self.facts):

@@ -59,13 +59,13 @@ def run(root: Path, family: str, how: How) -> int:
     """
     if family not in families(root):
         raise RecordError(f"{family}: there is no such family; there are {', '.join(families(root))}.")
-    every = load_spaces(family)
+    spec = spec_by_key(how.gpu)
+    every = [space for space in load_spaces(family) if space.arch in ("", spec.device().arch)]
     if not every:
-        raise RecordError(f"kernels/{family}/space.py is not there: nothing says what could be searched.")
+        raise RecordError(f"kernels/{family}/space.py has nothing that could be searched on {spec.key}.")
     spaces = [space for space in every if how.space in ("", space.what)]
     if not spaces:
         raise RecordError(f"--space {how.space}: {family} has {', '.join(space.what for space in every)}.")
-    spec = spec_by_key(how.gpu)
     if spec.bandwidth_bytes_per_s is None:
         raise DeviceError(f"The data sheet has no bandwidth for {spec.key}: without it nothing can be ranked.")
     folder = how.resume or how.run_dir or root / "runs" / f"{_now()}-generate-{family}-{spec.key}"

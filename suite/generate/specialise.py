@@ -80,7 +80,7 @@ def specialised(folder: Path, space: Space, rows: Sequence[Row], device: Device,
 
     RecordError where ruff, which lays it out, is not installed.
     """
-    source = merged(folder, space.template)
+    source = merged(folder, space.template, space.parts)
     source = _with_table(source, space, _varying(space, rows))
     constants = {(space.choice.__name__, name): value for name, value in _constant(space, rows).items()}
     known = dict(constants) | _facts_of(device)
