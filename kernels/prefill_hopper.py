@@ -5,8 +5,10 @@ copies Q, K and V tiles by TMA into rings of shared memory. Its two consumers, a
 A consumer starts the scores of a tile and, behind them, P.V of the tile before; it works on the softmax of these scores
 while P.V runs, as in FlashAttention-3 (arXiv 2407.08608), whose consumers also take turns on the tensor cores. That
 gained nothing here: H200, tuning, 8192 tokens of MLA's 128 heads: 4362 us in turns, 4284 without. Tiles go from the
-last to the first: those behind a mask come first, those of a window's edge last. Q and K may have ROPE columns more
-than V, MLA's: buffers and a product of their own.
+last to the first: those behind a mask come first, those of a window's edge last. A step passes its probabilities on to
+the next one rounded, or as they are (LATE_ROUNDING): 16-bit values that a loop carries are taken apart and put together
+again, 64 of 516 instructions a tile; those that are rounded late wait behind the scores' first product. Q and K may
+have ROPE columns more than V, MLA's: buffers and a product of their own.
 
 Each buffer has two barriers: `full`, which TMA completes, and `empty`, at which both consumers arrive. A barrier's
 phase follows from a count of the tiles (for Q of the items) that a partition has had; the counts of all partitions
@@ -135,14 +137,17 @@ def _steps(
     count, acc, p, maximum, total, had_tiles, key, position, num_keys, scale_log2, q_tile, k_ring, v_ring,
     q_rope_tile, k_rope_ring, k_full, k_empty, v_full, v_empty, STAGES: gl.constexpr, BLOCK_N: gl.constexpr,
     ROPE: gl.constexpr, CAUSAL: gl.constexpr, WINDOW: gl.constexpr, MASKED: gl.constexpr, SCORES: gl.constexpr,
+    LATE_ROUNDING: gl.constexpr, dtype: gl.constexpr,
 ):  # fmt: skip
-    """`count` tiles: the scores of each beside P.V of the one before it."""
+    """`count` tiles: the scores of each beside P.V of the one before it. `p` are its probabilities."""
+    LEFT: gl.constexpr = gl.DotOperandLayout(0, acc.type.layout, 2)
     for _tile in range(count):
         stage, phase = had_tiles % STAGES, (had_tiles // STAGES) & 1
         before = (had_tiles - 1) % STAGES
         mbarrier.wait(k_full.index(stage), phase)
         pending = _start_scores(q_tile, q_rope_tile, k_ring, k_rope_ring, stage, BLOCK_N, ROPE, SCORES)
-        product = warpgroup_mma(p, v_ring.index(before), acc, is_async=True)
+        left = gl.convert_layout(p.to(dtype), LEFT) if LATE_ROUNDING else p
+        product = warpgroup_mma(left, v_ring.index(before), acc, is_async=True)
         scores = warpgroup_mma_wait(1, deps=[pending])
         barrier()  # all four warps have read K
         mbarrier.arrive(k_empty.index(stage), count=1)
@@ -152,11 +157,11 @@ def _steps(
         # Wanted by the next P.V only; but a loop that polls is what ptxas moves no wait for products across, and it
         # would have them waited for before the softmax.
         mbarrier.wait(v_full.index(stage), phase)
-        acc, p = warpgroup_mma_wait(0, deps=[product, p])
+        acc, left = warpgroup_mma_wait(0, deps=[product, left])
         barrier()  # and V
         mbarrier.arrive(v_empty.index(before), count=1)
         acc = acc * gl.convert_layout(decay, gl.SliceLayout(1, acc.type.layout))[:, None]
-        p = gl.convert_layout(probabilities.to(p.dtype), p.type.layout)
+        p = probabilities if LATE_ROUNDING else gl.convert_layout(probabilities.to(dtype), LEFT)
         had_tiles += 1
         key -= BLOCK_N
     return acc, p, maximum, total, had_tiles, key
@@ -167,7 +172,7 @@ def _attend(
     acc, maximum, total, had_tiles, right, whole, left, key, position, num_keys, scale_log2, q_tile, k_ring, v_ring,
     q_rope_tile, k_rope_ring, q_empty, k_full, k_empty, v_full, v_empty, dtype: gl.constexpr,
     STAGES: gl.constexpr, BLOCK_N: gl.constexpr, ROPE: gl.constexpr, CAUSAL: gl.constexpr, WINDOW: gl.constexpr,
-    SCORES: gl.constexpr,
+    SCORES: gl.constexpr, LATE_ROUNDING: gl.constexpr,
 ):  # fmt: skip
     """All tiles of an item whose Q has come: unscaled output, maximum, sum, and how many tiles there have been."""
     LEFT: gl.constexpr = gl.DotOperandLayout(0, acc.type.layout, 2)
@@ -180,29 +185,31 @@ def _attend(
     probabilities, _decay, maximum, total = _softmax(
         scores, key, position, num_keys, maximum, total, scale_log2, CAUSAL, WINDOW, True
     )
-    p = gl.convert_layout(probabilities.to(dtype), LEFT)
+    p = probabilities if LATE_ROUNDING else gl.convert_layout(probabilities.to(dtype), LEFT)
     mbarrier.wait(v_full.index(stage), phase)
     had_tiles += 1
     key -= BLOCK_N
     acc, p, maximum, total, had_tiles, key = _steps(
         right - 1, acc, p, maximum, total, had_tiles, key, position, num_keys, scale_log2, q_tile, k_ring, v_ring,
         q_rope_tile, k_rope_ring, k_full, k_empty, v_full, v_empty, STAGES, BLOCK_N, ROPE, CAUSAL, WINDOW, True,
-        SCORES,
+        SCORES, LATE_ROUNDING, dtype,
     )  # fmt: skip
     acc, p, maximum, total, had_tiles, key = _steps(
         whole, acc, p, maximum, total, had_tiles, key, position, num_keys, scale_log2, q_tile, k_ring, v_ring,
         q_rope_tile, k_rope_ring, k_full, k_empty, v_full, v_empty, STAGES, BLOCK_N, ROPE, CAUSAL, WINDOW, False,
-        SCORES,
+        SCORES, LATE_ROUNDING, dtype,
     )  # fmt: skip
     if WINDOW > 0:
         acc, p, maximum, total, had_tiles, key = _steps(
             left, acc, p, maximum, total, had_tiles, key, position, num_keys, scale_log2, q_tile, k_ring, v_ring,
             q_rope_tile, k_rope_ring, k_full, k_empty, v_full, v_empty, STAGES, BLOCK_N, ROPE, CAUSAL, WINDOW,
-            True, SCORES,
+            True, SCORES, LATE_ROUNDING, dtype,
         )  # fmt: skip
     barrier()
     mbarrier.arrive(q_empty, count=1)
     before = (had_tiles - 1) % STAGES
+    if LATE_ROUNDING:
+        p = gl.convert_layout(p.to(dtype), LEFT)
     acc = warpgroup_mma(p, v_ring.index(before), acc)
     barrier()
     mbarrier.arrive(v_empty.index(before), count=1)
@@ -214,7 +221,7 @@ def _consume(
     items, num_turns, out, lse, scale_log2, q_tile, k_ring, v_ring, q_rope_tile, k_rope_ring,
     q_full, q_empty, k_full, k_empty, v_full, v_empty, WHO: gl.constexpr, NUM_HEADS: gl.constexpr,
     BLOCK_N: gl.constexpr, HEAD_DIM: gl.constexpr, ROPE: gl.constexpr, STAGES: gl.constexpr, CAUSAL: gl.constexpr,
-    WINDOW: gl.constexpr, RETURN_LSE: gl.constexpr,
+    WINDOW: gl.constexpr, RETURN_LSE: gl.constexpr, LATE_ROUNDING: gl.constexpr,
 ):  # fmt: skip
     """Consumer WHO, 0 or 1: a warpgroup with queries [WHO * 64, WHO * 64 + 64) of every item."""
     SCORES: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, BLOCK_N, 16])
@@ -235,7 +242,7 @@ def _consume(
                 _last_key(num_keys, first_position, BLOCK_N, CAUSAL), position, num_keys, scale_log2,
                 q_tile.index(WHO), k_ring, v_ring, q_rope_tile.index(WHO), k_rope_ring,
                 q_empty, k_full, k_empty, v_full, v_empty, out.dtype.element_ty, STAGES, BLOCK_N, ROPE, CAUSAL, WINDOW,
-                SCORES,
+                SCORES, LATE_ROUNDING,
             )  # fmt: skip
         _store(acc, maximum, total, out, lse, first_q, head, num_queries, WHO, NUM_HEADS, HEAD_DIM, RETURN_LSE)
 
@@ -275,12 +282,14 @@ def prefill_hopper(
     q, k, v, q_rope, k_rope, items, num_turns, out, lse, scale_log2,
     NUM_HEADS: gl.constexpr, NUM_KV_HEADS: gl.constexpr, BLOCK_N: gl.constexpr, HEAD_DIM: gl.constexpr,
     ROPE: gl.constexpr, STAGES: gl.constexpr, CAUSAL: gl.constexpr, WINDOW: gl.constexpr, RETURN_LSE: gl.constexpr,
+    LATE_ROUNDING: gl.constexpr,
 ):  # fmt: skip
     """Program i: `items` [num_turns, programs, ITEM_FIELDS] at i. Without ROPE `q_rope` and `k_rope` are not used."""
     q_tile = gl.allocate_shared_memory(q.dtype, [2, ROWS, HEAD_DIM], q.layout)
     k_ring = gl.allocate_shared_memory(k.dtype, [STAGES, BLOCK_N, HEAD_DIM], k.layout)
     v_ring = gl.allocate_shared_memory(v.dtype, [STAGES, BLOCK_N, HEAD_DIM], v.layout)
-    q_rope_tile, k_rope_ring = q_tile, k_ring
+    q_rope_tile = q_tile
+    k_rope_ring = k_ring
     if ROPE > 0:
         q_rope_tile = gl.allocate_shared_memory(q.dtype, [2, ROWS, ROPE], q_rope.layout)
         k_rope_ring = gl.allocate_shared_memory(k.dtype, [STAGES, BLOCK_N, ROPE], k_rope.layout)
@@ -292,12 +301,12 @@ def prefill_hopper(
             (_consume, (
                 items, num_turns, out, lse, scale_log2, q_tile, k_ring, v_ring, q_rope_tile, k_rope_ring,
                 q_full, q_empty, k_full, k_empty, v_full, v_empty, 0, NUM_HEADS, BLOCK_N, HEAD_DIM, ROPE,
-                STAGES, CAUSAL, WINDOW, RETURN_LSE,
+                STAGES, CAUSAL, WINDOW, RETURN_LSE, LATE_ROUNDING,
             )),
             (_consume, (
                 items, num_turns, out, lse, scale_log2, q_tile, k_ring, v_ring, q_rope_tile, k_rope_ring,
                 q_full, q_empty, k_full, k_empty, v_full, v_empty, 1, NUM_HEADS, BLOCK_N, HEAD_DIM, ROPE,
-                STAGES, CAUSAL, WINDOW, RETURN_LSE,
+                STAGES, CAUSAL, WINDOW, RETURN_LSE, LATE_ROUNDING,
             )),
             (_produce, (
                 q, k, v, q_rope, k_rope, items, num_turns, q_tile, k_ring, v_ring, q_rope_tile, k_rope_ring,

@@ -13,14 +13,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
+from .device import Device
 from .problem import Outputs, Problem
-
-if TYPE_CHECKING:
-    from .device import Device
 
 BLOCK_M = 128
 BLOCK_N = 128
@@ -79,6 +77,10 @@ class HopperPlan:
     """Columns that q and k have more than v: 0 or 64."""
     stages: int = 2
     """Tiles of K, and of V, in shared memory at once."""
+    block_n: int = BLOCK_N
+    """Keys in a tile."""
+    late_rounding: bool = False
+    """Whether a step rounds the probabilities of the one before it, rather than its own."""
     fallback: Any = None
     """Another kernel's plan for Triton's interpreter, which runs no Gluon."""
 
@@ -88,19 +90,21 @@ def supports(problem: Problem, device: Device) -> str | None:
     return None if device.arch == "sm_90" else f"it is written for sm_90; this is {device.arch}"
 
 
-def item(rows: tuple[int, int], lengths: tuple[int, int], block: int, causal: bool, window: int) -> Item:
+def item(
+    rows: tuple[int, int], lengths: tuple[int, int], block: int, causal: bool, window: int, block_n: int = BLOCK_N
+) -> Item:
     """Of a block of queries, from its sequence's first rows of q and k and its numbers of queries and keys."""
     (first_q, first_kv), (num_queries, num_keys) = rows, lengths
     first = block * BLOCK_M
     position = num_keys - num_queries + first
-    end, whole_end, start, whole_start = num_keys, num_keys // BLOCK_N, 0, 0  # the latter three in tiles
+    end, whole_end, start, whole_start = num_keys, num_keys // block_n, 0, 0  # the latter three in tiles
     if causal:
         end = max(0, min(num_keys, position + BLOCK_M))
-        whole_end = max(0, min(num_keys, position + 1)) // BLOCK_N
-    all_tiles = math.ceil(end / BLOCK_N)
+        whole_end = max(0, min(num_keys, position + 1)) // block_n
+    all_tiles = math.ceil(end / block_n)
     if window:
-        start = max(0, position - window + 1) // BLOCK_N
-        whole_start = min(all_tiles, math.ceil(max(0, position + BLOCK_M - window) / BLOCK_N))
+        start = max(0, position - window + 1) // block_n
+        whole_start = min(all_tiles, math.ceil(max(0, position + BLOCK_M - window) / block_n))
     # The kernel's first tile is behind a mask, if there is any.
     whole_end = max(whole_start, min(whole_end, all_tiles - 1))
     right, whole = all_tiles - whole_end, whole_end - whole_start
@@ -110,20 +114,20 @@ def item(rows: tuple[int, int], lengths: tuple[int, int], block: int, causal: bo
     return Item(first_q + first, num_queries - first, first_kv, num_keys, position, right, whole, left)
 
 
-def heads_at_once(num_keys: int, num_kv_heads: int, bytes_per_key: int) -> int:
+def heads_at_once(num_keys: int, num_kv_heads: int, bytes_per_key: int, l2_bytes: int = L2_BYTES) -> int:
     """KV heads whose keys and values fit L2 together, in groups of about the same number."""
-    fitting = max(1, L2_BYTES // max(1, num_keys * bytes_per_key))
+    fitting = max(1, l2_bytes // max(1, num_keys * bytes_per_key))
     return math.ceil(num_kv_heads / math.ceil(num_kv_heads / fitting))
 
 
 def table(
     sequences: Sequence[tuple[int, int]], num_heads: int, num_kv_heads: int, causal: bool, window: int,
-    programs: int, kv_heads_at_once: int,
+    programs: int, kv_heads_at_once: int, block_n: int = BLOCK_N, start_tiles: int = START_TILES,
 ) -> torch.Tensor:  # fmt: skip
     """`HopperPlan.items`, from the (queries, keys) of every sequence."""
     rows = list(accumulate(sequences, lambda a, b: (a[0] + b[0], a[1] + b[1]), initial=(0, 0)))
     blocks = [
-        item(rows[b], lengths, i, causal, window)
+        item(rows[b], lengths, i, causal, window, block_n)
         for b, lengths in enumerate(sequences)
         for i in range(math.ceil(lengths[0] / BLOCK_M))
     ]
@@ -136,16 +140,16 @@ def table(
         for block in blocks
         for head in range(first, min(first + step, num_heads))
     )
-    return _schedule(order, max(1, min(programs, len(blocks) * num_heads)))
+    return _schedule(order, max(1, min(programs, len(blocks) * num_heads)), start_tiles)
 
 
-def _schedule(order: Any, programs: int) -> torch.Tensor:
+def _schedule(order: Any, programs: int, start_tiles: int) -> torch.Tensor:
     """[turns, programs, fields]: each item goes to the program that is free first."""
     free = [(0, program) for program in range(programs)]
     turns: list[list[Item]] = [[] for _ in range(programs)]
     for one in order:
         time, program = free[0]
-        heapq.heapreplace(free, (time + one.num_tiles + START_TILES, program))
+        heapq.heapreplace(free, (time + one.num_tiles + start_tiles, program))
         turns[program].append(one)
     result = torch.zeros((max(1, *map(len, turns)), programs, len(Item._fields)), dtype=torch.int32)
     for program, own in enumerate(turns):
@@ -163,17 +167,18 @@ def launch(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, plan: HopperPlan) 
     outputs = {"out": out}
     if plan.return_lse:
         outputs["lse"] = q.new_empty(q.shape[:2], dtype=torch.float32)
-    q_main, k_main = _descriptor(q, 64, head_dim), _descriptor(k, BLOCK_N, head_dim)
-    q_rope, k_rope = q_main, k_main
+    q_main, k_main = _descriptor(q, 64, head_dim), _descriptor(k, plan.block_n, head_dim)
+    q_rope = q_main
+    k_rope = k_main
     if plan.rope:
-        q_rope, k_rope = _descriptor(q, 64, plan.rope), _descriptor(k, BLOCK_N, plan.rope)
+        q_rope, k_rope = _descriptor(q, 64, plan.rope), _descriptor(k, plan.block_n, plan.rope)
     num_turns, programs, _ = plan.items.shape
     prefill_hopper[(programs,)](
-        q_main, k_main, _descriptor(v, BLOCK_N, head_dim), q_rope, k_rope, plan.items, num_turns,
+        q_main, k_main, _descriptor(v, plan.block_n, head_dim), q_rope, k_rope, plan.items, num_turns,
         out, outputs.get("lse", out), plan.softmax_scale * LOG2_E,
-        NUM_HEADS=plan.num_heads, NUM_KV_HEADS=plan.num_kv_heads, BLOCK_N=BLOCK_N, HEAD_DIM=head_dim,
+        NUM_HEADS=plan.num_heads, NUM_KV_HEADS=plan.num_kv_heads, BLOCK_N=plan.block_n, HEAD_DIM=head_dim,
         ROPE=plan.rope, STAGES=plan.stages, CAUSAL=plan.causal, WINDOW=plan.window, RETURN_LSE=plan.return_lse,
-        num_warps=4,
+        LATE_ROUNDING=plan.late_rounding, num_warps=4,
     )  # fmt: skip
     return outputs
 

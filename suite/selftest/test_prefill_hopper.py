@@ -253,8 +253,9 @@ def launch(inputs: Any, plan: prefill_items.HopperPlan) -> Outputs:
     for GRID.program in range(plan.items.shape[1]):
         hopper.prefill_hopper(
             *matrices, Pointer(plan.items.flatten()), len(plan.items), Pointer(out.view(-1)), Pointer(lse.view(-1)),
-            plan.softmax_scale * prefill_items.LOG2_E, plan.num_heads, plan.num_kv_heads, prefill_items.BLOCK_N,
+            plan.softmax_scale * prefill_items.LOG2_E, plan.num_heads, plan.num_kv_heads, plan.block_n,
             v.shape[2], plan.rope, plan.stages, plan.causal, plan.window, plan.return_lse,
+            plan.late_rounding,
         )  # fmt: skip
     return {"out": out, "lse": lse} if plan.return_lse else {"out": out}
 
@@ -266,7 +267,7 @@ def test_partitions_meet_and_give_the_reference(problem: Problem, programs: int,
     inputs = problem.make_inputs(5, "cpu")
     tables = {name: inputs[name] for name in problem.plan_inputs}
     plan = kernel.plan(problem, tables, replace(H200, num_sms=programs))
-    actual = launch(inputs, replace(plan, stages=stages))
+    actual = launch(inputs, replace(plan, stages=stages, late_rounding=stages == 3))
     expected = expected_outputs(problem, inputs)
     for name, tolerance in problem.tolerances().items():
         _, fault = compare(actual[name].float(), expected[name], tolerance)
@@ -274,11 +275,14 @@ def test_partitions_meet_and_give_the_reference(problem: Problem, programs: int,
 
 
 @pytest.mark.parametrize("lengths", [(1, 1), (300, 300), (5, 800), (800, 5), (130, 257), (640, 0)])
+@pytest.mark.parametrize("tile", [64, 128])
 @pytest.mark.parametrize(("causal", "window"), [(True, 0), (False, 0), (True, 1), (True, 200), (True, 900)])
-def test_items_name_every_tile_that_is_seen_once(lengths: tuple[int, int], causal: bool, window: int) -> None:
-    (num_queries, num_keys), tile = lengths, prefill_items.BLOCK_N
+def test_items_name_every_tile_that_is_seen_once(
+    lengths: tuple[int, int], tile: int, causal: bool, window: int
+) -> None:
+    num_queries, num_keys = lengths
     for block in range(-(-num_queries // prefill_items.BLOCK_M)):
-        item = prefill_items.item((7, 9), lengths, block, causal, window)
+        item = prefill_items.item((7, 9), lengths, block, causal, window, tile)
         assert (item.first_q, item.num_queries) == (7 + 128 * block, num_queries - 128 * block)
         assert (item.first_kv, item.num_keys, item.position) == (9, num_keys, num_keys - num_queries + 128 * block)
         seen = torch.arange(num_keys) <= torch.arange(item.position, item.position + 128)[:, None]
