@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from ..device import Device
 from ..kernel import Kernel, Origin
 from ..lengths import planned_lengths
 from ..prefill_items import HopperPlan, heads_at_once, launch, supports, table
-from ..problem import Inputs, Outputs
-from ._prefill_plan import plan as plan_fallback
-from .prefill_triton_flash import run as run_fallback
-
-if TYPE_CHECKING:
-    from ..device import Device
-    from ._prefill_problem import AttentionPrefill
-
-STAGES = 3
-"""What shared memory holds beside Q. H200, tuning, 8192 tokens of 64 heads: 1771 us, with two stages 1793."""
+from ..problem import Inputs, Outputs, Problem
+from ._prefill_hopper_choice import Schedule, choice_for
+from .prefill_triton_flash import KERNEL as FALLBACK
+from .problem import AttentionPrefill
 
 
-def plan(problem: AttentionPrefill, plan_inputs: Inputs, device: Device) -> HopperPlan:
+def plan(problem: Problem, plan_inputs: Inputs, device: Device) -> HopperPlan:
     """List the items."""
+    assert isinstance(problem, AttentionPrefill)
+    return plan_from(problem, choice_for(problem, device), device, plan_inputs)
+
+
+def plan_from(problem: AttentionPrefill, schedule: Schedule, device: Device, plan_inputs: Inputs) -> HopperPlan:
+    """What follows from a choice."""
     where, sequences = plan_inputs["cu_seqlens_q"].device, planned_lengths(plan_inputs, problem.sequences)
-    at_once = heads_at_once(sum(n for _, n in sequences), problem.num_kv_heads, 2 * problem.head_dim * 2)
+    num_keys = sum(n for _, n in sequences)
+    at_once = heads_at_once(num_keys, problem.num_kv_heads, 2 * problem.head_dim * 2, schedule.cache_mib << 20)
     items = table(
-        sequences, problem.num_heads, problem.num_kv_heads, problem.causal, problem.window, device.num_sms, at_once
-    )
+        sequences, problem.num_heads, problem.num_kv_heads, problem.causal, problem.window, device.num_sms, at_once,
+        schedule.block_n, schedule.start_tiles,
+    )  # fmt: skip
     return HopperPlan(
         items=items.to(where),
         softmax_scale=problem.softmax_scale,
@@ -34,15 +35,18 @@ def plan(problem: AttentionPrefill, plan_inputs: Inputs, device: Device) -> Hopp
         causal=problem.causal,
         window=problem.window,
         return_lse=problem.return_lse,
-        stages=STAGES,
-        fallback=plan_fallback(problem, plan_inputs, device) if where.type == "cpu" else None,
+        rope=0,
+        stages=schedule.stages,
+        block_n=schedule.block_n,
+        late_rounding=schedule.late_rounding,
+        fallback=FALLBACK.plan(problem, plan_inputs, device) if where.type == "cpu" else None,
     )
 
 
 def run(inputs: Inputs, state: HopperPlan) -> Outputs:
     """One launch."""
     if state.fallback:
-        return run_fallback(inputs, state.fallback)
+        return FALLBACK.run(inputs, state.fallback)
     return launch(inputs["q"], inputs["k"], inputs["v"], state)
 
 
