@@ -84,7 +84,7 @@ def fold_expressions(source: Source) -> Iterator[Group]:
             yield [source.put(node, source.of(node.body))]
         elif isinstance(node, ast.BoolOp) and isinstance(node.values[0], ast.Constant):
             first = node.values[0]
-            decided = bool(first.value) == isinstance(node.op, ast.Or)  # type: ignore[attr-defined]
+            decided = bool(first.value) == isinstance(node.op, ast.Or)
             rest = source.data[source.span(first)[1] : source.span(node)[1]].decode()  # with its own parentheses
             kept = re.sub(r"^[\s)]*(and|or)\b\s*", "", rest)
             yield [source.put(node, source.of(first) if decided else kept)]
