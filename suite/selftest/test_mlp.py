@@ -233,9 +233,9 @@ def test_slots_are_distinct_and_rows_of_updates_too() -> None:
 
 @pytest.mark.parametrize("device", DEVICES.values(), ids=DEVICES)
 def test_plans_cover_every_product_of_the_sweep(device: Device) -> None:
+    from kernels.mlp._block_plan import plan as plan_block
     from kernels.mlp._gemm_plan import columns_of
-    from kernels.mlp.triton_block import plan as plan_block
-    from kernels.mlp.triton_qkv import plan as plan_qkv
+    from kernels.mlp._qkv_plan import plan as plan_qkv
 
     gemms = []
     for problem in {p for tier in Tier for p in TIERS[tier]} | set(HARD_CASES):
@@ -257,7 +257,7 @@ def test_plans_cover_every_product_of_the_sweep(device: Device) -> None:
 
 
 def test_few_tokens_keep_every_sm_streaming() -> None:
-    from kernels.mlp.triton_block import plan
+    from kernels.mlp._block_plan import plan
 
     kernels: dict[int, list[str]] = {1: ["vector"], 2: ["ring"], 16: ["ring"], 17: [], 64: [], 65: ["tiled"]}
     for tokens, kernel in kernels.items():
