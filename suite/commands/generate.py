@@ -22,7 +22,7 @@ from kernels.space import Space
 
 from ..device.specs import DeviceError, spec_by_key
 from ..generate.cluster import cluster, own_gpus
-from ..generate.emit import Subject, compilers, write
+from ..generate.emit import FruitlessError, Subject, compilers, write
 from ..generate.evaluate import Measuring, Reply, Request, evaluate, executor
 from ..generate.search import Budget, Search
 from ..generate.trials import Trials
@@ -69,9 +69,15 @@ def run(root: Path, family: str, how: How) -> int:
     if spec.bandwidth_bytes_per_s is None:
         raise DeviceError(f"The data sheet has no bandwidth for {spec.key}: without it nothing can be ranked.")
     folder = how.resume or how.run_dir or root / "runs" / f"{_now()}-generate-{family}-{spec.key}"
-    wall_s = seconds_of(how.budget) / len(spaces)
+    budget = Budget(seconds_of(how.budget) / len(spaces), how.trials)
+    fruitless = []
     for space in spaces:
-        _search(root, family, space, folder / space.what, Budget(wall_s, how.trials), how)
+        try:
+            _search(root, family, space, folder / space.what, budget, how)
+        except FruitlessError as error:  # the others are not to blame
+            fruitless.append(str(error))
+    if fruitless:
+        raise RecordError(" ".join(fruitless))
     return 0
 
 

@@ -26,6 +26,10 @@ VERSION = "1"
 LICENSE = "Apache-2.0"
 
 
+class FruitlessError(RecordError):
+    """A search of which nothing can be written."""
+
+
 @dataclass(frozen=True)
 class Subject:
     """What a search is about."""
@@ -52,7 +56,7 @@ class Subject:
 def write(subject: Subject, trials: Trials) -> tuple[Path, Document]:
     """Write the best of all trials as a kernel; returns its file and its manifest.
 
-    RecordError where no trial ran, or where the file that is there was measured and this one is not.
+    FruitlessError where no trial ran, RecordError where the file that is there was measured and this one is not.
     """
     rows, path = rows_of(subject, trials), subject.path
     manifest_path = path.with_suffix(".json")
@@ -67,7 +71,7 @@ def write(subject: Subject, trials: Trials) -> tuple[Path, Document]:
 
 
 def rows_of(subject: Subject, trials: Trials) -> list[Row]:
-    """The table: for every problem its best choice. RecordError where none ran."""
+    """The table: for every problem its best choice. FruitlessError where none ran."""
     points, device = [], subject.spec.device()
     for problem in subject.problems:
         best, by_hand = trials.best(problem_key(problem)), subject.space.by_hand(problem, device)
@@ -77,7 +81,8 @@ def rows_of(subject: Subject, trials: Trials) -> list[Row]:
             points.append(Point(subject.space.facts(problem), by_hand, 0.0))
     points += _other_kinds(subject, points)
     if not any(result.score_us for result in trials.results.values()):
-        raise RecordError(f"Not one choice of {subject.family}/{subject.space.template} ran: {trials.failures()}.")
+        what = f"{subject.family}/{subject.space.template}"
+        raise FruitlessError(f"Not one choice of {what} ran: {trials.failures() or 'its time was too short'}.")
     return table_of(points, _otherwise(subject, [point.use for point in points]))
 
 
