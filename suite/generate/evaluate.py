@@ -25,7 +25,7 @@ from ..measure.process import Worker, WorkerError
 
 Request = dict[str, Any]
 Reply = dict[str, Any]
-TIMEOUT_S = 120.0
+TIMEOUT_S = 60.0
 _own = threading.local()
 
 
