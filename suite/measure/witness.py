@@ -1,7 +1,8 @@
 """In the worker: calls back to back, timed by the parent's clock.
 
 A graph's replay flushes the caches too, and inputs are copied in before it: rounds without the call tell what that
-takes. The device begins when all is queued, so that what a launch costs the host is in neither.
+takes. The device begins when all is queued, so that what a launch costs the host is in neither. A call that is not
+captured may wait for the device within: it is alone behind its own delay, as where it is timed (`QueuedEvents`).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 from kernels.problem import Inputs
 
 from ..device.device_records import spin
-from ..device.timer import CYCLES_PER_US
+from ..device.timer import CYCLES_PER_US, QUEUE_DELAY_US, TimedCall
 from .contestant import Contestant
 from .execute import synchronize
 
@@ -37,7 +38,8 @@ class WitnessRounds:
 
     def play(self, calls: int) -> None:
         """Every round of so many calls."""
-        ahead_us = min(MARGIN * self._queueing_us(calls), MOST_AHEAD_US)
+        is_captured = self.contestant.calls[0].replay is not None
+        ahead_us = min(MARGIN * self._queueing_us(calls), MOST_AHEAD_US) if is_captured else 0.0
         for _ in range(ROUNDS):
             for empty in (True, False):
                 self._round(calls, empty, ahead_us)
@@ -64,7 +66,15 @@ class WitnessRounds:
             for name, drawn in self.draws[secrets.randbelow(len(self.draws))].items():
                 self.inputs[name].copy_(drawn)
             call = self.contestant.calls[index % len(self.contestant.calls)]
-            if not empty:
-                (call.replay or call.run)()
-            elif call.replay:
+            if call.replay is None:
+                self._call_alone(call, empty)
+            elif empty:
                 call.before()
+            else:
+                call.replay()
+
+    def _call_alone(self, call: TimedCall, empty: bool) -> None:
+        spin(round((QUEUE_DELAY_US + MARGIN * self.contestant.host_us) * CYCLES_PER_US))
+        if not empty:
+            call.run()
+        synchronize(self.torch_device)

@@ -31,8 +31,8 @@ class Device:
         self.until = max(self.until, time.monotonic()) + time_us / 1e6
 
 
-def witnessed_us(device: Device, call: TimedCall) -> float:
-    contestant: Any = SimpleNamespace(kernel_id="toy/one", calls=[call])
+def witnessed_us(device: Device, call: TimedCall, host_us: float = 0.0) -> float:
+    contestant: Any = SimpleNamespace(kernel_id="toy/one", calls=[call], host_us=host_us)
     inputs, draws = {"x": torch.zeros(2)}, [{"x": torch.full((2,), float(n))} for n in (1, 2)]
     source = BlockSource()
     WitnessRounds(contestant, inputs, draws, "cpu", source.answer).play(CALLS)
@@ -59,3 +59,17 @@ def test_an_eager_call_is_told_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     call = TimedCall(run=run, before=lambda: device.run(1000))
     assert witnessed_us(device, call) == pytest.approx(2000, rel=0.3)
     assert Contestant.__slots__  # an instance's methods cannot be replaced
+
+
+def test_what_an_eager_call_costs_the_host_before_it_waits_is_not_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It launches for 5 ms, waits for the device, and goes on: the timer's delay hides the launches, and so must we."""
+    device = Device(monkeypatch)
+
+    def run() -> dict[str, torch.Tensor]:
+        device.run(1000, host_us=5000.0)
+        witness.synchronize("cpu")
+        device.run(1000)
+        return {}
+
+    call = TimedCall(run=run, before=lambda: device.run(1000))
+    assert witnessed_us(device, call, host_us=7000.0) == pytest.approx(2000, rel=0.3)
