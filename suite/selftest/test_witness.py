@@ -23,8 +23,11 @@ class Device:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.until = 0.0
-        monkeypatch.setattr(witness, "synchronize", lambda name: time.sleep(max(0.0, self.until - time.monotonic())))
+        monkeypatch.setattr(witness, "synchronize", lambda name: self.wait())
         monkeypatch.setattr(witness, "spin", lambda cycles: self.run(cycles / CYCLES_PER_US))
+
+    def wait(self) -> None:
+        time.sleep(max(0.0, self.until - time.monotonic()))
 
     def run(self, time_us: float, host_us: float = 0.0) -> None:
         time.sleep(host_us / 1e6)
@@ -67,7 +70,7 @@ def test_what_an_eager_call_costs_the_host_before_it_waits_is_not_its_time(monke
 
     def run() -> dict[str, torch.Tensor]:
         device.run(1000, host_us=5000.0)
-        witness.synchronize("cpu")
+        device.wait()
         device.run(1000)
         return {}
 
