@@ -143,7 +143,9 @@ def selftest(  # noqa: PLR0913, PLR0917 - each argument is an option
     ] = False,
     gpu: Annotated[str, typer.Option(metavar="DEVICE", help="As pytest's --gpu, for --aa and --adversaries.")] = "auto",
     runs: Annotated[int, typer.Option(min=2, help="Launches of --aa.")] = 24,
-    only: Annotated[str, typer.Option(help="Adversaries whose class or name contains this.")] = "",
+    only: Annotated[
+        str, typer.Option(help="Adversaries whose `cheats/class/name`, `honest/class/name` has this in it.")
+    ] = "",
     jobs: Annotated[int | None, typer.Option(min=1, help="Adversaries at a time.", show_default=False)] = None,
     launches: Annotated[int, typer.Option(min=1, help="Fresh processes that each timer is measured in.")] = 4,
     out: Annotated[

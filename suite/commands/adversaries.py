@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..device.detect import choose, detect
-from ..measure.adversaries import Judged, courses_for, judge, read_adversaries
+from ..measure.adversaries import Adversary, Judged, courses_for, judge, read_adversaries
 from ..report.tables import Column, code, plain, table, text
 
 SENTENCE_CHARS = 240
@@ -21,13 +21,14 @@ JOBS_ON_CPU, JOBS_ON_GPU = 2, 12
 def run(out: Path | None = None, gpu: str = "auto", jobs: int | None = None, only: str = "") -> int:
     """Judge all adversaries of the device's kind, print the table, and write it to `out` as markdown.
 
-    `only` selects names and classes that contain it. Returns 1 where a cheat was missed, caught for a wrong reason, or
-    an honest kernel was accused, or not all could be judged. Raises DeviceError where there is no such device.
+    `only` selects those whose `cheats/class/name` or `honest/class/name` contains it. Returns 1 where a cheat was
+    missed, caught for a wrong reason, or an honest kernel was accused, or not all could be judged. Raises DeviceError
+    where there is no such device.
     """
     chosen = choose(gpu, detect())
     kind = "cpu" if chosen.device.kind == "cpu" else "cuda"
     everyone = read_adversaries()
-    selected = [a for a in everyone if kind in a.runs_on and only in f"{a.cheat_class}/{a.name}"]
+    selected = [a for a in everyone if kind in a.runs_on and only in path_of(a)]
     console, started = Console(), time.monotonic()
 
     def told(judged: Judged) -> None:
@@ -46,6 +47,11 @@ def run(out: Path | None = None, gpu: str = "auto", jobs: int | None = None, onl
     if out is not None:
         out.write_text(as_markdown(results, chosen.name, summary(results, len(everyone), kind, 0.0)), encoding="utf-8")
     return 0 if len(results) == len(selected) and all(judged.as_expected for judged in results) else 1
+
+
+def path_of(adversary: Adversary) -> str:
+    """What `only` is looked for in."""
+    return f"{'honest' if adversary.honest else 'cheats'}/{adversary.cheat_class}/{adversary.name}"
 
 
 def as_table(results: Sequence[Judged]) -> Table:

@@ -14,12 +14,10 @@ from __future__ import annotations
 import ast
 import hashlib
 import random
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from kernels.discover import problem_key
 from kernels.mla.problem import MLADecode
@@ -28,6 +26,7 @@ from ..device.detect import PROJECT_ROOT, ChosenDevice
 from .audition import PASSED, Outcome, audition, check, fresh_workers, time_beside
 from .sittings import Sittings
 from .trial import Trial, trial
+from .turns import Turns
 
 FOLDER = Path("suite", "selftest", "adversaries")
 FAMILY_OF_MOST = "mla"
@@ -135,8 +134,8 @@ def judge(
     A cheat gets workers of its own, unless its class leaves nothing behind. Honest ones share workers and launches:
     there they have to get along.
     """
-    turn = None if chosen.device.kind == "cpu" else threading.Lock()
-    lanes = [_Lane(chosen, adversaries, courses, turn) for _ in range(jobs)]
+    turns = None if chosen.device.kind == "cpu" else Turns()
+    lanes = [_Lane(chosen, adversaries, courses, turns) for _ in range(jobs)]
     done = {judged.adversary.name: judged for judged in Sittings(lanes, _groups(adversaries), told).hold()}
     return [done[a.name] for a in adversaries if a.name in done]
 
@@ -164,9 +163,9 @@ class _Lane:
         chosen: ChosenDevice,
         adversaries: Sequence[Adversary],
         courses: Mapping[str, Course],
-        turn: AbstractContextManager[Any] | None,
+        turns: Turns | None,
     ) -> None:
-        self.chosen, self.courses, self.turn = chosen, courses, turn
+        self.chosen, self.courses, self.turns = chosen, courses, turns
         self.additions: dict[str, str | Path] = {}
         for course in courses.values():
             self.additions |= course.additions
@@ -211,7 +210,7 @@ class _Lane:
     def _clean_trial(self) -> Trial:
         if self.trial is None or fingerprint(self.trial.root) != self.tree:
             self.stack.close()
-            self.trial = self.stack.enter_context(trial(self.chosen, self.additions, turn=self.turn))
+            self.trial = self.stack.enter_context(trial(self.chosen, self.additions, turns=self.turns))
             self.tree = fingerprint(self.trial.root)
         return self.trial
 

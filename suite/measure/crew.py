@@ -28,6 +28,7 @@ from .compile import WITHOUT_LINE_INFO
 from .fence import limits_here
 from .process import Answer, Worker, WorkerError
 from .replies import malformed
+from .turns import Turns
 
 START_TIMEOUT_S = 180.0
 START_ATTEMPTS = 4
@@ -64,8 +65,8 @@ class Crew:
     chosen: ChosenDevice
     log_path: Path
     base_root: Path | None = None
-    turn: contextlib.AbstractContextManager[Any] = field(default_factory=contextlib.nullcontext)
-    """Held while a worker has a request: where several crews share one device, theirs is the same lock."""
+    turns: Turns = field(default_factory=Turns)
+    """Where several crews share one device, theirs are the same."""
     warmed_kernels: list[str] = field(default_factory=list)
     """Kernels whose imports a spare launch worker does ahead."""
     _workers: dict[str, Worker] = field(default_factory=dict)
@@ -99,7 +100,7 @@ class Crew:
     def _ask(self, role: str, message: dict[str, Any], timeout_s: float, answer: Answer | None) -> dict[str, Any]:
         try:
             worker = self.worker(role)
-            with self.turn:
+            with self.turns.of(message["op"]):
                 reply = worker.request(message, timeout_s, answer)
         except WorkerError as error:
             self.retire(role)

@@ -21,6 +21,7 @@ from ..device.detect import PROJECT_ROOT, ChosenDevice
 from ..record.source import copy_measured
 from .campaign import Campaign
 from .crew import Crew
+from .turns import Turns
 
 
 @dataclass
@@ -80,17 +81,17 @@ def trial(
     chosen: ChosenDevice,
     additions: Mapping[str, str | Path],
     seed: int | None = None,
-    turn: contextlib.AbstractContextManager[Any] | None = None,
+    turns: Turns | None = None,
 ) -> Iterator[Trial]:
     """A trial on a copy of the project with `additions` (path in the tree, `kernels/mla/x.py`, -> text or file).
 
-    `seed` draws all inputs; a fresh one by default, so that no kernel can know them. Trials that share a GPU share a
-    lock, `turn`: or one would be timed while another computes.
+    `seed` draws all inputs; a fresh one by default, so that no kernel can know them. Trials that share a GPU share
+    `turns`: or one would be timed while another computes.
     """
     with tempfile.TemporaryDirectory(prefix="kernelgate-trial-") as folder:
         root = copy_project(Path(folder) / "tree", additions)
         crew, notebook = Crew(root, chosen, Path(folder) / "workers.log"), Notebook()
-        crew.turn = turn or crew.turn
+        crew.turns = turns or crew.turns
         drawn = secrets.randbelow(1 << 48) if seed is None else seed
         campaign = _Campaign(crew, notebook, f"trial-{secrets.token_hex(4)}", drawn)
         try:
