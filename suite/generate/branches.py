@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
 
 from .fold import literal
-from .source import Function, Group, Source, bodies, is_jit, is_string, loads, walk
-
-Row = Mapping[str, Mapping[str, Any]]
+from .source import Edit, Group, Pass, Source, bodies, host_body, loads, parameter_classes, walk
+from .table import Row, in_common
 
 
 def branch_launches(source: Source) -> Iterator[Group]:
@@ -17,16 +15,13 @@ def branch_launches(source: Source) -> Iterator[Group]:
 
     `chosen` is a host function of the form `if test: return a, b` and then `return c, d`.
     """
-    functions = source.functions()
     for node in walk(source.tree):
         for block in bodies(node):
             for index, statement in enumerate(block):
-                ways = _ways(source, statement, functions)
-                if (
-                    ways is None
-                    or not isinstance(statement, ast.Assign)
-                    or not isinstance(statement.targets[0], ast.Tuple)
-                ):
+                if not isinstance(statement, ast.Assign) or not isinstance(statement.targets[0], ast.Tuple):
+                    continue
+                ways = _ways(source, statement.value)
+                if ways is None:
                     continue
                 names = [t.id for t in statement.targets[0].elts if isinstance(t, ast.Name)]
                 users = [s for s in block[index + 1 :] if any(loads(s, name) for name in names)]
@@ -34,17 +29,14 @@ def branch_launches(source: Source) -> Iterator[Group]:
                     yield [source.cut(statement, comments=False), _branched(source, users[0], names, *ways)]
 
 
-def _ways(
-    source: Source, statement: ast.stmt, functions: Mapping[str, Function]
-) -> tuple[str, list[str], list[str]] | None:
+def _ways(source: Source, call: ast.expr) -> tuple[str, list[str], list[str]] | None:
     """(test, what is returned if it holds, what else) of a call to a function that only chooses, or None."""
-    call = statement.value if isinstance(statement, ast.Assign) else None
-    if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id in functions):
+    called = host_body(source, call)
+    if called is None or not isinstance(call, ast.Call):
         return None
-    function = functions[call.func.id]
-    body = [s for s in function.body if not is_string(s)]
+    function, body = called
     same = [source.of(a) for a in call.args] == [a.arg for a in function.args.args] and not call.keywords
-    if is_jit(function) or len(body) != 2 or not same or not isinstance(body[0], ast.If) or body[0].orelse:
+    if len(body) != 2 or not same or not isinstance(body[0], ast.If) or body[0].orelse:
         return None
     first, second = _returned(source, body[0].body), _returned(source, body[1:])
     return (source.of(body[0].test), first, second) if first and second else None
@@ -56,24 +48,19 @@ def _returned(source: Source, block: Sequence[ast.stmt]) -> list[str]:
     return []
 
 
-def _branched(
-    source: Source, user: ast.stmt, names: list[str], test: str, first: list[str], second: list[str]
-) -> tuple[int, int, str]:
+def _branched(source: Source, user: ast.stmt, names: list[str], test: str, first: list[str], second: list[str]) -> Edit:
     start = source.starts[user.lineno - 1]
     end = source.starts[user.end_lineno or user.lineno]
     indent = " " * user.col_offset
     texts = []
     for values in (first, second):
-        data = source.data[start:end]
-        uses = [(use, value) for name, value in zip(names, values, strict=True) for use in loads(user, name)]
-        for use, value in sorted(uses, key=lambda pair: source.span(pair[0]), reverse=True):
-            low, high = source.span(use)
-            data = data[: low - start] + value.encode() + data[high - start :]
-        texts.append("".join(f"    {line}" for line in data.decode().splitlines(keepends=True)))
+        named = zip(names, values, strict=True)
+        text = source.part(start, end, [source.put(use, value) for name, value in named for use in loads(user, name)])
+        texts.append("".join(f"    {line}" for line in text.splitlines(keepends=True)))
     return start, end, f"{indent}if {test}:\n{texts[0]}{indent}else:\n{texts[1]}"
 
 
-def fold_within_branches(choice: str, rows: Sequence[Row]) -> Callable[[Source], Iterator[Group]]:
+def fold_within_branches(choice: str, rows: Sequence[Row]) -> Pass:
     """A pass: in the branch of `if state.x`, what all rows with that x have in common is constant.
 
     `state` is of a class that takes fields of the class `choice` over as they are.
@@ -82,7 +69,7 @@ def fold_within_branches(choice: str, rows: Sequence[Row]) -> Callable[[Source],
     def run(source: Source) -> Iterator[Group]:
         taken = _taken_over(source, choice)
         for function in source.functions().values():
-            types = {a.arg: a.annotation.id for a in function.args.args if isinstance(a.annotation, ast.Name)}
+            types = parameter_classes(function)
             for node in walk(function):
                 if isinstance(node, ast.If):
                     for edit in _folded(source, node, types, taken, rows):
@@ -93,17 +80,18 @@ def fold_within_branches(choice: str, rows: Sequence[Row]) -> Callable[[Source],
 
 def _folded(
     source: Source, node: ast.If, types: Mapping[str, str], taken: Mapping[tuple[str, str], str], rows: Sequence[Row]
-) -> Iterator[tuple[int, int, str]]:
+) -> Iterator[Edit]:
     tests = node.test.values if isinstance(node.test, ast.BoolOp) and isinstance(node.test.op, ast.And) else [node.test]
     switches = [name for test in tests if (name := _choice(test, types, taken))]
     chosen = [row["use"] for row in rows if all(row["use"][name] is True for name in switches)]
     if not switches or not chosen:
         return
+    constant = in_common(chosen)
     for statement in node.body:
         for read in walk(statement):
             name = _choice(read, types, taken)
-            if name and len({repr(use[name]) for use in chosen}) == 1:
-                yield source.put(read, literal(chosen[0][name]))
+            if name in constant:
+                yield source.put(read, literal(constant[name]))
 
 
 def _choice(node: ast.AST, types: Mapping[str, str], taken: Mapping[tuple[str, str], str]) -> str:
@@ -117,7 +105,7 @@ def _taken_over(source: Source, choice: str) -> dict[tuple[str, str], str]:
     """(class, field) -> the field of the choice that it always is."""
     found: dict[tuple[str, str], str] = {}
     for function in source.functions().values():
-        own = {a.arg for a in function.args.args if isinstance(a.annotation, ast.Name) and a.annotation.id == choice}
+        own = {name for name, of in parameter_classes(function).items() if of == choice}
         for call in walk(function):
             if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id in source.classes():
                 for keyword in call.keywords:

@@ -9,7 +9,21 @@ from collections.abc import Callable, Iterator, Mapping
 from itertools import pairwise
 from typing import Any
 
-from .source import Edit, Function, Group, Source, bodies, is_jit, is_string, loads, walk, without
+from .source import (
+    Edit,
+    Function,
+    Group,
+    Pass,
+    Source,
+    bodies,
+    class_of,
+    host_body,
+    is_jit,
+    loads,
+    parameter_classes,
+    walk,
+    without,
+)  # fmt: skip
 
 Fields = Mapping[tuple[str, str], Any]
 """(class, field) -> what it always holds."""
@@ -32,14 +46,14 @@ def is_literal(node: ast.expr) -> bool:
     return isinstance(node, ast.Constant) and not isinstance(node.value, (bytes, complex))
 
 
-def fold_fields(fields: Fields) -> Callable[[Source], Iterator[Group]]:
+def fold_fields(fields: Fields) -> Pass:
     """A pass that puts values in place of fields that always hold them: `device.kind`, `state.hopper`."""
 
     def run(source: Source) -> Iterator[Group]:
-        returns = {f.name: _class_of(f.returns) for f in source.functions().values()}
+        returns = {f.name: class_of(f.returns) for f in source.functions().values()}
         returns |= {name: name for name in source.classes()}
         for own, function in _functions_and_methods(source):
-            types = {a.arg: _class_of(a.annotation) for a in function.args.args} | ({"self": own} if own else {})
+            types = parameter_classes(function) | ({"self": own} if own else {})
             for node in walk(function):
                 if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call):
                     called = node.value.func.id if isinstance(node.value.func, ast.Name) else ""
@@ -69,10 +83,6 @@ def literal(value: Any) -> str:
     if isinstance(value, str):
         return '"' + repr("'" + value)[2:-1].replace('"', '\\"') + '"'
     return repr(value)
-
-
-def _class_of(annotation: ast.expr | None) -> str:
-    return annotation.id if isinstance(annotation, ast.Name) else ""
 
 
 def fold_expressions(source: Source) -> Iterator[Group]:
@@ -180,7 +190,6 @@ def _block(source: Source, block: list[ast.stmt], dedent: int = 0) -> str:
 def spread(source: Source) -> Iterator[Group]:
     """`f(**{"a": x, **rest})` as `f(a=x, **rest)`; `**options(x)` of a host function that only returns such a dict, and
     `**options(True)` of one that only returns, with what they return."""
-    functions = source.functions()
     for node in walk(source.tree):
         if not isinstance(node, ast.Call):
             continue
@@ -188,7 +197,7 @@ def spread(source: Source) -> Iterator[Group]:
         for index, keyword in enumerate(elements):
             if not isinstance(keyword, ast.keyword) or keyword.arg:
                 continue
-            returned = _returned_options(source, keyword.value, functions)
+            returned = _returned_options(source, keyword.value)
             if returned is not None:
                 yield [source.put(keyword, f"**({returned})")]
             if not isinstance(keyword.value, ast.Dict):
@@ -226,12 +235,11 @@ def _is_spread(source: Source, use: ast.Name) -> bool:
 
 def split_pairs(source: Source) -> Iterator[Group]:
     """`a, b = x, y` as two assignments; `a, b = f(c)` of a host function that only returns, with what it returns."""
-    functions = source.functions()
     for node in walk(source.tree):
         if not (isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Tuple)):
             continue
         names = [t.id for t in node.targets[0].elts if isinstance(t, ast.Name)]
-        returned = _only_return(source, node.value, functions)
+        returned = _only_return(source, node.value)
         if returned is not None:
             yield [source.put(node.value, returned)]
         elif isinstance(node.value, ast.Tuple) and _splits(source, node, node.value, names):
@@ -248,30 +256,25 @@ def _splits(source: Source, node: ast.Assign, values: ast.Tuple, names: list[str
     return is_dict_or_function and len(values.elts) == len(names) and not any(loads(values, name) for name in names)
 
 
-def _returned_options(source: Source, call: ast.expr, functions: Mapping[str, Function]) -> str | None:
+def _returned_options(source: Source, call: ast.expr) -> str | None:
     """The text of a dict that a host function only returns, or of what else it returns for literals."""
-    returned = _only_return(source, call, functions)
+    returned = _only_return(source, call)
     if returned is None or not isinstance(call, ast.Call):
         return None
     is_dict = isinstance(ast.parse(f"({returned})", mode="eval").body, ast.Dict)
     return returned if is_dict or all(isinstance(a, ast.Constant) for a in call.args) else None
 
 
-def _only_return(source: Source, call: ast.expr, functions: Mapping[str, Function]) -> str | None:
+def _only_return(source: Source, call: ast.expr) -> str | None:
     """The text of what a host function returns, with a call's arguments; None where it does more than that."""
-    if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id in functions):
+    called = host_body(source, call)
+    if called is None or not isinstance(call, ast.Call):
         return None
-    function = functions[call.func.id]
-    body = [statement for statement in function.body if not is_string(statement)]
+    function, body = called
     plain = not call.keywords and all(isinstance(a, (ast.Name, ast.Constant)) for a in call.args)
-    if is_jit(function) or len(body) != 1 or not isinstance(body[0], ast.Return) or body[0].value is None or not plain:
+    if len(body) != 1 or not isinstance(body[0], ast.Return) or body[0].value is None or not plain:
         return None
     value = body[0].value
     given = {a.arg: source.of(b) for a, b in zip(function.args.args, call.args, strict=True)}
-    start, end = source.span(value)
-    text = source.data[start:end]
     names = [n for n in walk(value) if isinstance(n, ast.Name) and n.id in given]
-    for name in sorted(names, key=source.span, reverse=True):
-        first, last = source.span(name)
-        text = text[: first - start] + given[name.id].encode() + text[last - start :]
-    return text.decode()
+    return source.part(*source.span(value), [source.put(name, given[name.id]) for name in names])

@@ -33,14 +33,14 @@ def merged(folder: Path, template: str, parts: tuple[str, ...] = ()) -> Source:
     found = _Merged(folder, parts=parts)
     own = Source((folder / f"{template}.py").read_text(encoding="utf-8"))
     _collect(own, found)
-    taken = _defined(own)
+    taken = set(own.defined())
     renamed: list[Source] = []
     for name, source in found.modules.items():
         wanted = {a.name for s in (own, *found.modules.values()) for n, _ in private_imports(s, parts) for a in n.names
                   if n.module == name}  # fmt: skip
-        again = {old: _suffixed(old, name) for old in sorted(_defined(source) & taken - wanted)}
+        again = {old: _suffixed(old, name) for old in sorted(source.defined().keys() & taken - wanted)}
         renamed.append(_renamed(source, again))
-        taken |= _defined(renamed[-1])
+        taken |= renamed[-1].defined().keys()
     sources = [*renamed, own]
     text = _imports(sources, parts) + "\n\n" + "\n".join(_rest(source, parts) for source in sources)
     for name in (*found.modules, template):
@@ -77,11 +77,6 @@ def _read(folder: Path, name: str, level: int) -> Source:
         return Source((folder / f"{name}.py").read_text(encoding="utf-8"))
     text = (folder.parent / f"{name}.py").read_text(encoding="utf-8")
     return Source(re.sub(r"^(\s*from )\.(?=\w)", r"\1..", text, flags=re.MULTILINE))
-
-
-def _defined(source: Source) -> set[str]:
-    names = {t.id for n in source.tree.body if isinstance(n, ast.Assign) for t in n.targets if isinstance(t, ast.Name)}
-    return names | {*source.functions(), *source.classes()}
 
 
 def _suffixed(name: str, module: str) -> str:

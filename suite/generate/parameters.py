@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .fold import is_literal, literal
-from .source import Edit, Function, Group, Source, is_jit, is_string, local_names, without
+from .fold import Fields, is_literal, literal
+from .source import Edit, Function, Group, Pass, Source, is_jit, is_string, local_names, without
 
 Constants = Mapping[str, Any]
 """Names -> the numbers that they stand for."""
@@ -22,7 +22,7 @@ class _Uses:
     escapes: bool
 
 
-def fold_parameters(constants: Constants) -> Any:
+def fold_parameters(constants: Constants) -> Pass:
     """A pass that puts a literal in place of a parameter which every call and launch gives it: constexpr ones of
     compiled functions, all of others.
 
@@ -66,8 +66,7 @@ def _folded(
         return
     (text,) = values
     reads = source.reads_in[function.name].get(parameter.arg, [])
-    yield [_without_parameter(source, function, parameter), *_without_arguments(source, function, parameter, uses),
-           *(source.put(read, str(text)) for read in reads)]  # fmt: skip
+    yield [*_without_parameter(source, function, parameter, uses), *(source.put(read, str(text)) for read in reads)]
 
 
 def drop_unread(source: Source) -> Iterator[Group]:
@@ -80,17 +79,13 @@ def drop_unread(source: Source) -> Iterator[Group]:
             given = [_given(function, parameter.arg, call) for call in uses.calls]
             read = parameter.arg in source.reads_in[function.name] or parameter.arg in source.hidden
             if not read and None not in given:
-                arguments = _without_arguments(source, function, parameter, uses)
-                yield [_without_parameter(source, function, parameter), *arguments]
+                yield _without_parameter(source, function, parameter, uses)
 
 
 def constant_fields(source: Source) -> dict[tuple[str, str], Any]:
     """(class, field) of dataclasses here that every construction gives the same literal, or leaves at its default."""
     found: dict[tuple[str, str], Any] = {}
-    for name, node in source.classes().items():
-        calls = _uses(source, name).calls
-        if not calls or any(call.args or any(k.arg is None for k in call.keywords) for call in calls):
-            continue
+    for name, node, calls in _constructed(source):
         given_names = {keyword.arg for call in calls for keyword in call.keywords}
         found |= {(name, f): value for f, value in _defaults(node).items() if f not in given_names}
         for keyword in calls[0].keywords:
@@ -105,13 +100,21 @@ def unread_fields(source: Source) -> dict[tuple[str, str], Any]:
     """(class, field) -> None of dataclasses here whose fields of that name nothing reads."""
     read = {node.attr for node in ast.walk(source.tree) if isinstance(node, ast.Attribute)}
     found: dict[tuple[str, str], Any] = {}
+    for name, definition, _ in _constructed(source):
+        found |= {(name, field): None for field in _declared(source, definition) if field not in read}
+    return found
+
+
+def _constructed(source: Source) -> Iterator[tuple[str, ast.ClassDef, list[ast.Call]]]:
+    """Classes with all their constructions, where each names every field that it gives."""
     for name, definition in source.classes().items():
         calls = _uses(source, name).calls
-        if not calls or any(call.args or any(k.arg is None for k in call.keywords) for call in calls):
-            continue
-        declared = [source.of(n.target) for n in definition.body if isinstance(n, ast.AnnAssign)]
-        found |= {(name, field): None for field in declared if field not in read}
-    return found
+        if calls and not any(call.args or any(k.arg is None for k in call.keywords) for call in calls):
+            yield name, definition, calls
+
+
+def _declared(source: Source, definition: ast.ClassDef) -> dict[str, ast.AnnAssign]:
+    return {source.of(node.target): node for node in definition.body if isinstance(node, ast.AnnAssign)}
 
 
 def _defaults(node: ast.ClassDef) -> dict[str, Any]:
@@ -121,29 +124,31 @@ def _defaults(node: ast.ClassDef) -> dict[str, Any]:
             if isinstance(target, ast.Name) and is_literal(value)}  # fmt: skip
 
 
-def drop_fields(source: Source, names: Mapping[tuple[str, str], Any]) -> Source:
+def drop_fields(source: Source, names: Fields) -> Source:
     """Without these fields, where they are declared and where they are given."""
-    for class_name, field in names:
-        body = source.classes()[class_name].body if class_name in source.classes() else []
-        edits: list[Edit] = [
-            source.cut(n) for n in body if isinstance(n, ast.AnnAssign) and source.of(n.target) == field
-        ]
-        for call in _uses(source, class_name).calls:
-            for index, keyword in enumerate(call.keywords):
-                if keyword.arg == field:
-                    edits.append(without(source, [*call.args, *call.keywords], len(call.args) + index))
-        source = source.edited([edits] if edits else [])
+    while groups := [group for name in source.classes() for group in _without_fields(source, name, names)]:
+        source = source.edited(groups)
     return source
+
+
+def _without_fields(source: Source, class_name: str, names: Fields) -> Iterator[Group]:
+    declared = _declared(source, source.classes()[class_name])
+    gone = [field for field in declared if (class_name, field) in names]
+    if len(gone) == len(declared) > 1:
+        gone.pop()  # in another round: no edit may leave a class without a statement
+    calls = _uses(source, class_name).calls if gone else []
+    for field in gone:
+        edits = [source.cut(declared[field])]
+        for call in calls:
+            elements = [*call.args, *call.keywords]
+            given = [i for i, e in enumerate(elements) if isinstance(e, ast.keyword) and e.arg == field]
+            edits += [without(source, elements, index) for index in given]
+        yield edits
 
 
 def drop_unused(source: Source, kept: str = "KERNEL") -> Iterator[Group]:
     """Definitions of the module that nothing leads to from `kept`."""
-    defined: dict[str, ast.stmt] = {}
-    for node in source.tree.body:
-        names = [node.name] if isinstance(node, (ast.FunctionDef, ast.ClassDef)) else []
-        if isinstance(node, ast.Assign):
-            names = [t.id for t in node.targets if isinstance(t, ast.Name)]
-        defined |= dict.fromkeys(names, node)
+    defined = source.defined()
     reached, todo = set(), [kept]
     while todo:
         name = todo.pop()
@@ -209,13 +214,10 @@ def _is_local(source: Source, node: ast.Name) -> bool:
     return isinstance(around, ast.FunctionDef) and node.id in local_names(around)
 
 
-def _without_parameter(source: Source, function: Function, parameter: ast.arg) -> Edit:
-    return without(source, function.args.args, function.args.args.index(parameter))
-
-
-def _without_arguments(source: Source, function: Function, parameter: ast.arg, uses: _Uses) -> list[Edit]:
+def _without_parameter(source: Source, function: Function, parameter: ast.arg, uses: _Uses) -> list[Edit]:
+    """The edits that take it out of its function, and what is given for it out of every call."""
     position = function.args.args.index(parameter)
-    edits = []
+    edits = [without(source, function.args.args, position)]
     for call in uses.calls:
         elements = [*call.args, *call.keywords]
         named = (i for i, e in enumerate(elements) if isinstance(e, ast.keyword) and e.arg == parameter.arg)

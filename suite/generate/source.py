@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -42,32 +42,22 @@ class Source:
     @cached_property
     def parents(self) -> dict[ast.AST, ast.AST]:
         """Node -> the node that it is part of."""
-        return {child: node for node in ast.walk(self.tree) for child in ast.iter_child_nodes(node)}
+        return {child: node for node in walk(self.tree) for child in children(node)}
 
     @cached_property
     def reads(self) -> dict[str, list[ast.Name]]:
         """Where every name is read, outside of f-strings."""
-        found: dict[str, list[ast.Name]] = {}
-        for node in walk(self.tree):
-            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
-                found.setdefault(node.id, []).append(node)
-        return found
+        return _reads(self.tree)
 
     @cached_property
     def reads_in(self) -> dict[str, dict[str, list[ast.Name]]]:
         """Function of the module -> name -> where it is read in it."""
-        found: dict[str, dict[str, list[ast.Name]]] = {}
-        for function in self.functions().values():
-            names = found[function.name] = {}
-            for node in walk(function):
-                if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
-                    names.setdefault(node.id, []).append(node)
-        return found
+        return {function.name: _reads(function) for function in self.functions().values()}
 
     @cached_property
     def hidden(self) -> set[str]:
         """Names that are read within f-strings, where they cannot be edited."""
-        strings = [node for node in ast.walk(self.tree) if isinstance(node, ast.JoinedStr)]
+        strings = [node for node in walk(self.tree) if isinstance(node, ast.JoinedStr)]
         return {n.id for string in strings for n in ast.walk(string) if isinstance(n, ast.Name)}
 
     def span(self, node: ast.AST) -> tuple[int, int]:
@@ -119,10 +109,15 @@ class Source:
         for group in groups:
             if not any(a[0] < b[1] and b[0] < a[1] for a in group for b in accepted):
                 accepted += group
-        data = self.data
-        for first, last, text in sorted(accepted, reverse=True):
-            data = data[:first] + text.encode() + data[last:]
-        return Source(data.decode()) if accepted else self
+        return Source(self.part(0, len(self.data), accepted)) if accepted else self
+
+    def part(self, first: int, last: int, edits: Iterable[Edit]) -> str:
+        """The text between two bytes, with edits that lie there."""
+        texts, end = [], last
+        for low, high, text in sorted(edits, reverse=True):
+            texts += [self.data[high:end].decode(), text]
+            end = low
+        return "".join(reversed([*texts, self.data[first:end].decode()]))
 
     def functions(self) -> dict[str, Function]:
         """Functions of the module by name."""
@@ -131,6 +126,18 @@ class Source:
     def classes(self) -> dict[str, ast.ClassDef]:
         """Classes of the module by name."""
         return {node.name: node for node in self.tree.body if isinstance(node, ast.ClassDef)}
+
+    def defined(self) -> dict[str, ast.stmt]:
+        """What the module defines by name: functions, classes and what it assigns."""
+        found: dict[str, ast.stmt] = {**self.functions(), **self.classes()}
+        for node in self.tree.body:
+            if isinstance(node, ast.Assign):
+                found |= {target.id: node for target in node.targets if isinstance(target, ast.Name)}
+        return found
+
+
+Pass = Callable[[Source], Iterator[Group]]
+"""It reads a source and offers edits."""
 
 
 def without(source: Source, elements: Sequence[ast.AST], index: int) -> Edit:
@@ -158,6 +165,26 @@ def is_string(node: ast.stmt) -> bool:
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
 
 
+def class_of(annotation: ast.expr | None) -> str:
+    """The name of the class that a parameter, a result or a field is annotated with, where it is a plain name."""
+    return annotation.id if isinstance(annotation, ast.Name) else ""
+
+
+def parameter_classes(function: Function) -> dict[str, str]:
+    """Parameter -> its class, or nothing."""
+    return {parameter.arg: class_of(parameter.annotation) for parameter in function.args.args}
+
+
+def host_body(source: Source, call: ast.AST | None) -> tuple[Function, list[ast.stmt]] | None:
+    """The function of the host that is called, and its statements without the docstring; None for all else."""
+    if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Name)):
+        return None
+    function = source.functions().get(call.func.id)
+    if function is None or is_jit(function):
+        return None
+    return function, [statement for statement in function.body if not is_string(statement)]
+
+
 def is_jit(function: Function) -> bool:
     """Whether Triton or Gluon compiles it."""
     return any("jit" in ast.unparse(decorator) for decorator in function.decorator_list)
@@ -176,7 +203,30 @@ def walk(node: ast.AST) -> Iterator[ast.AST]:
         current = todo.popleft()
         yield current
         if not isinstance(current, ast.JoinedStr):
-            todo.extend(ast.iter_child_nodes(current))
+            todo.extend(children(current))
+
+
+def children(node: ast.AST) -> list[ast.AST]:
+    """Like `ast.iter_child_nodes`, but for operators and contexts, which have no places."""
+    found: list[ast.AST] = []
+    for name in node._fields:
+        value = None if name in _WITHOUT_PLACE else getattr(node, name, None)
+        if isinstance(value, list):
+            found += [item for item in value if isinstance(item, ast.AST)]
+        elif isinstance(value, ast.AST):
+            found.append(value)
+    return found
+
+
+_WITHOUT_PLACE = {"ctx", "op", "ops", "id", "attr", "kind", "type_comment"}
+
+
+def _reads(node: ast.AST) -> dict[str, list[ast.Name]]:
+    found: dict[str, list[ast.Name]] = {}
+    for name in walk(node):
+        if isinstance(name, ast.Name) and isinstance(name.ctx, ast.Load):
+            found.setdefault(name.id, []).append(name)
+    return found
 
 
 def loads(node: ast.AST, name: str) -> list[ast.Name]:

@@ -10,25 +10,22 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 from kernels.device import Device
-from kernels.space import Space, Value
+from kernels.space import Space
 
 from ..record.schema import RecordError
 from .branches import branch_launches, fold_within_branches
-from .fold import fold_branches, fold_expressions, fold_fields, propagate, split_pairs, spread
+from .fold import Fields, fold_branches, fold_expressions, fold_fields, propagate, split_pairs, spread
 from .merge import merged
 from .parameters import constant_fields, drop_fields, drop_unread, drop_unused, fold_parameters, unread_fields
-from .source import Group, Source
+from .source import Edit, Pass, Source
+from .table import Row, in_common
 
-Row = Mapping[str, Mapping[str, Any]]
-"""{"when": facts, "use": choice}, as the manifest has it."""
-Pass = Callable[[Source], Iterator[Group]]
 MOST_ROUNDS = 2000
 RUFF_RULES = "F401,F841,I,RET504,RUF100"
 """Unused imports and locals, the order of imports, names for what is returned at once, directives without effect."""
@@ -81,9 +78,10 @@ def specialised(folder: Path, space: Space, rows: Sequence[Row], device: Device,
     RecordError where ruff, which lays it out, is not installed.
     """
     source = merged(folder, space.template, space.parts)
-    source = _with_table(source, space, _varying(space, rows))
-    constants = {(space.choice.__name__, name): value for name, value in _constant(space, rows).items()}
-    known = dict(constants) | _facts_of(device)
+    constant = in_common([row["use"] for row in rows])
+    source = _with_table(source, space, [f.name for f in fields(space.choice) if f.name not in constant])
+    constants = {(space.choice.__name__, name): value for name, value in constant.items()}
+    known = {**constants, **_facts_of(device)}
     source = drop_fields(source, constants)
     passes = (fold_within_branches(space.choice.__name__, rows), fold_parameters(_imported_numbers(source, folder)))
     source = _settled(source, known, passes)
@@ -92,25 +90,14 @@ def specialised(folder: Path, space: Space, rows: Sequence[Row], device: Device,
     return _laid_out(f'{header}"""{space.about.rstrip()}\n"""\n\n{source.text}')
 
 
-def _constant(space: Space, rows: Sequence[Row]) -> dict[str, Value]:
-    """Choices that are the same in all rows."""
-    names = [f.name for f in fields(space.choice)]
-    return {n: rows[0]["use"][n] for n in names if len({repr(row["use"][n]) for row in rows}) == 1}
-
-
-def _varying(space: Space, rows: Sequence[Row]) -> list[str]:
-    constant = _constant(space, rows)
-    return [f.name for f in fields(space.choice) if f.name not in constant]
-
-
-def _facts_of(device: Device) -> dict[tuple[str, str], Any]:
+def _facts_of(device: Device) -> Fields:
     """What every device of an architecture has in common."""
     names = ("kind", "arch", "warp_size", "fp8_dtype", "compute_capability", "shared_memory_bytes")
     return {("Device", name): getattr(device, name) for name in names}
 
 
 def _with_table(source: Source, space: Space, varying: Sequence[str]) -> Source:
-    """With a look-up in the table where the template chose by itself."""
+    """With a look-up in the table, of the fields that vary, where the template chose by itself."""
     by_hand = source.functions()[space.choice_for.__name__]
     if not varying:
         text = f"\n\ndef {by_hand.name}() -> {space.choice.__name__}:\n    return {space.choice.__name__}()\n\n"
@@ -128,7 +115,7 @@ def _with_table(source: Source, space: Space, varying: Sequence[str]) -> Source:
     return Source(source.text.replace("\n\n", f"\n\n{TABLE_IMPORTS}", 1))
 
 
-def _replaced(source: Source, node: ast.stmt, text: str) -> tuple[int, int, str]:
+def _replaced(source: Source, node: ast.stmt, text: str) -> Edit:
     first, last, _ = source.cut(node)
     return first, last, text
 
@@ -163,7 +150,7 @@ def _imported_numbers(source: Source, folder: Path) -> dict[str, int]:
     return {name: getattr(module, name) for name in names if type(getattr(module, name, None)) is int}
 
 
-def _settled(source: Source, known: dict[tuple[str, str], Any], more: Sequence[Pass]) -> Source:
+def _settled(source: Source, known: Fields, more: Sequence[Pass]) -> Source:
     """After every pass, again and again, until nothing changes."""
     passes: tuple[Pass, ...] = (
         fold_expressions, fold_branches, branch_launches, spread, split_pairs, propagate, drop_unused, *more,
@@ -174,7 +161,7 @@ def _settled(source: Source, known: dict[tuple[str, str], Any], more: Sequence[P
         for one in (fold_fields(known), *passes):
             source = source.edited(one(source))
         found = constant_fields(source)
-        known |= found
+        known = {**known, **found}
         source = drop_fields(source.edited(fold_fields(known)(source)), found)
         source = drop_fields(source, unread_fields(source))
         if source.text == before:

@@ -35,6 +35,11 @@ def table_of(points: Sequence[Point], otherwise: Mapping[str, Any]) -> list[Row]
     return [{"when": {}, "use": rows[0]["use"]}] if len(uses) == 1 else [*rows, {"when": {}, "use": dict(otherwise)}]
 
 
+def in_common(uses: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What is the same in all of them, by name."""
+    return {name: value for name, value in uses[0].items() if len({repr(use[name]) for use in uses}) == 1}
+
+
 def look_up(rows: Sequence[Row], facts: Facts) -> dict[str, Any]:
     """The choice of the first row that matches; every table ends with a row for all else."""
     return next(row["use"] for row in rows if all(_within(facts[name], wanted) for name, wanted in row["when"].items()))
