@@ -1,34 +1,14 @@
-"""What a template becomes when everything constant is folded, on small sources; and tables over sizes."""
+"""What a template becomes when everything constant is folded, on small sources; and modules merged into one."""
 
 from __future__ import annotations
-
-import textwrap
 
 import pytest
 
 from suite.generate.branches import branch_launches, fold_within_branches
 from suite.generate.fold import fold_branches, fold_expressions, fold_fields, propagate, split_pairs, spread
 from suite.generate.merge import merged
-from suite.generate.parameters import (
-    constant_fields,
-    drop_fields,
-    drop_unread,
-    drop_unused,
-    fold_parameters,
-    unread_fields,
-)  # fmt: skip
-from suite.generate.source import Source
-from suite.generate.table import Point, look_up, table_of
-
-
-def settled(text: str, *passes) -> str:
-    source, before = Source(textwrap.dedent(text)), ""
-    while source.text != before:
-        before = source.text
-        for one in passes:
-            source = source.edited(one(source))
-    return source.text
-
+from suite.generate.parameters import drop_unused
+from suite.selftest.written_files import settled
 
 FOLDED = [
     ("x = a if True else b\n", "x = a\n"),
@@ -74,140 +54,6 @@ BRANCHES = [
 @pytest.mark.parametrize(("before", "after"), BRANCHES)
 def test_branches_are_resolved(before, after):
     assert settled(before, fold_branches) == after
-
-
-JIT = """
-    @triton.jit
-    def inner(x, BLOCK: tl.constexpr, OTHER: tl.constexpr):
-        return x + BLOCK * OTHER  # of a block
-
-    @triton.jit
-    def outer(x, unread, BLOCK: tl.constexpr, OTHER: tl.constexpr):
-        inner((x), BLOCK, OTHER)
-
-    def run(x):
-        outer[(1,)](x, x, BLOCK=64, OTHER=x.n, num_warps=4)
-        outer[(2,)]((x), x, BLOCK=64, OTHER=2, num_warps=4)
-
-    KERNEL = run
-"""
-
-
-def test_constant_parameters_leave_their_functions():
-    text = settled(JIT, fold_parameters({}), drop_unread)
-    assert "def inner(x, OTHER: tl.constexpr):\n    return x + 64 * OTHER  # of a block" in text
-    assert "def outer(x, OTHER: tl.constexpr):\n    inner((x), OTHER)" in text
-    assert "outer[(1,)](x, OTHER=x.n, num_warps=4)" in text
-    assert "outer[(2,)]((x), OTHER=2, num_warps=4)" in text
-
-
-HIDDEN = """
-    BLOCK = 192
-
-    @triton.jit
-    def inner(x, BLOCK: tl.constexpr):
-        return x + BLOCK
-
-    @triton.jit
-    def outer(x, BLOCK: tl.constexpr):
-        inner(x, BLOCK)
-
-    def run(x, wide):
-        outer[(1,)](x, BLOCK=x.n)
-        return more(x, True) + more(x, True)
-
-    def more(x, wide):
-        return x + 1 if wide else x
-
-    KERNEL = run
-"""
-
-
-def test_a_parameter_hides_the_constant_of_its_name():
-    text = settled(HIDDEN, fold_parameters({}))
-    assert "return x + BLOCK" in text
-    assert "inner(x, BLOCK)" in text
-
-
-def test_a_way_that_is_always_gone_leaves_a_host_function():
-    text = settled(HIDDEN, fold_parameters({}), fold_expressions)
-    assert "more(x) + more(x)" in text
-    assert "def more(x):\n    return x + 1\n" in text
-
-
-def test_warps_of_a_kernel_are_calls():
-    text = settled("""
-        @gluon.jit
-        def warp(x, WHO: gl.constexpr, WIDE: gl.constexpr):
-            return x + WHO if WIDE else x
-
-        @gluon.jit
-        def kernel(x):
-            gl.warp_specialize([(warp, (x, 0, True)), (warp, (x, 1, True))], [4], [24])
-
-        KERNEL = kernel
-    """, fold_parameters({}), fold_expressions)  # fmt: skip
-    assert "(warp, (x, 0)), (warp, (x, 1))" in text
-    assert "return x + WHO\n" in text
-
-
-@pytest.mark.parametrize("use", ["table = [outer]", 'print(f"{outer}")', "outer[(1,)](*x, BLOCK=64)"])
-def test_parameters_stay_where_not_every_call_is_seen(use):
-    text = JIT.replace("    KERNEL", f"    {use}\n\n    KERNEL")
-    assert "def outer(x, unread, BLOCK: tl.constexpr" in settled(text, fold_parameters({}), drop_unread)
-
-
-def test_fields_that_are_always_the_same_leave_their_class():
-    source = Source(textwrap.dedent('''
-        @dataclass
-        class Plan:
-            size: int
-            # a note
-            way: bool
-            """Which way."""
-
-        def plan(problem):
-            return Plan(size=problem.n, way=False)
-    '''))  # fmt: skip
-    found = constant_fields(source)
-    assert found == {("Plan", "way"): False}
-    text = drop_fields(source, found).text
-    assert "way" not in text
-    assert "a note" not in text
-    assert "Plan(size=problem.n)" in text
-
-
-def test_fields_that_nothing_reads_leave_their_class():
-    source = Source(textwrap.dedent("""
-        @dataclass
-        class Plan:
-            size: int
-            way: bool
-
-        def plan(problem):
-            return Plan(size=problem.n, way=problem.way2)
-
-        def run(state):
-            return state.size
-    """))  # fmt: skip
-    assert "way" not in drop_fields(source, unread_fields(source)).text
-
-
-def test_a_parameter_does_not_keep_the_definition_of_its_name():
-    text = "SIZE = 3\n\ndef f(SIZE):\n    return SIZE\n\nKERNEL = f\n"
-    assert "SIZE = 3" not in settled(text, drop_unused)
-
-
-def test_fields_that_keep_their_default_leave_their_class():
-    source = Source("class Plan:\n    size: int\n    way: bool = True\n    own: int = 1\n\np = Plan(size=n, own=m)\n")
-    assert constant_fields(source) == {("Plan", "way"): True}
-
-
-def test_constant_parameters_of_host_functions_leave_them():
-    text = "def f(x, way):\n    return g(x, way)\n\ndef g(x, way):\n    way = h(way)\n    return way\n\nf(a, True)\n"
-    assert settled(text, fold_parameters({})) == (
-        "def f(x):\n    return g(x, True)\n\ndef g(x, way):\n    way = h(way)\n    return way\n\nf(a)\n"
-    )
 
 
 def test_fields_fold_by_the_type_of_a_name():
@@ -311,32 +157,3 @@ def test_modules_merge_and_names_that_collide_stay_apart(tmp_path):
     assert "# before\ndef _load(x):" in text
     assert "return far(SIZE)  # `far`" in text
     assert "import far" not in text
-
-
-def points(*given) -> list[Point]:
-    return [Point({"is_fp8": fp8, "rows": rows}, {"block": block}, weight) for fp8, rows, block, weight in given]
-
-
-def test_a_table_gives_every_point_its_choice_and_parts_sizes_at_the_geometric_mean():
-    rows = table_of(points((False, 16, 1, 1), (False, 64, 2, 1), (False, 256, 2, 1), (True, 16, 3, 1)), {"block": 9})
-    assert rows == [
-        {"when": {"is_fp8": False, "rows": {"max": 32}}, "use": {"block": 1}},
-        {"when": {"is_fp8": False, "rows": {"min": 33}}, "use": {"block": 2}},
-        {"when": {"is_fp8": True}, "use": {"block": 3}},
-        {"when": {}, "use": {"block": 9}},
-    ]
-    assert look_up(rows, {"is_fp8": False, "rows": 33}) == {"block": 2}
-
-
-def test_a_table_of_one_choice_is_one_row():
-    assert table_of(points((False, 16, 1, 1), (True, 64, 1, 1)), {"block": 1}) == [{"when": {}, "use": {"block": 1}}]
-
-
-def test_of_problems_alike_the_heaviest_decides():
-    rows = table_of(points((False, 16, 1, 5.0), (False, 16, 2, 7.0)), {"block": 0})
-    assert look_up(rows, {"is_fp8": False, "rows": 16}) == {"block": 2}
-
-
-def test_a_table_needs_a_point():
-    with pytest.raises(ValueError, match="at least one problem"):
-        table_of([], {})
