@@ -15,7 +15,7 @@ def branch_launches(source: Source) -> Iterator[Group]:
 
     `chosen` is a host function of the form `if test: return a, b` and then `return c, d`.
     """
-    for node in walk(source.tree):
+    for node in source.nodes:
         for block in bodies(node):
             for index, statement in enumerate(block):
                 if not isinstance(statement, ast.Assign) or not isinstance(statement.targets[0], ast.Tuple):

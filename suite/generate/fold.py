@@ -87,7 +87,7 @@ def literal(value: Any) -> str:
 
 def fold_expressions(source: Source) -> Iterator[Group]:
     """Operations on literals, `and`, `or` and conditional expressions with a literal in the deciding place."""
-    for node in walk(source.tree):
+    for node in source.nodes:
         if isinstance(node, ast.IfExp) and isinstance(node.test, ast.Constant):
             yield [source.put(node, source.of(node.body if node.test.value else node.orelse))]
         elif isinstance(node, ast.IfExp) and _is_same(source, node):
@@ -153,7 +153,7 @@ def _integers(*nodes: ast.expr) -> bool:
 
 def fold_branches(source: Source) -> Iterator[Group]:
     """`if` on a literal, and what stands after a `return`."""
-    for node in walk(source.tree):
+    for node in source.nodes:
         if isinstance(node, ast.If) and isinstance(node.test, ast.Constant):
             yield [_resolved(source, node)]
         for block in bodies(node):
@@ -190,7 +190,7 @@ def _block(source: Source, block: list[ast.stmt], dedent: int = 0) -> str:
 def spread(source: Source) -> Iterator[Group]:
     """`f(**{"a": x, **rest})` as `f(a=x, **rest)`; `**options(x)` of a host function that only returns such a dict, and
     `**options(True)` of one that only returns, with what they return."""
-    for node in walk(source.tree):
+    for node in source.nodes:
         if not isinstance(node, ast.Call):
             continue
         elements = [*node.args, *node.keywords]
@@ -235,7 +235,7 @@ def _is_spread(source: Source, use: ast.Name) -> bool:
 
 def split_pairs(source: Source) -> Iterator[Group]:
     """`a, b = x, y` as two assignments; `a, b = f(c)` of a host function that only returns, with what it returns."""
-    for node in walk(source.tree):
+    for node in source.nodes:
         if not (isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Tuple)):
             continue
         names = [t.id for t in node.targets[0].elts if isinstance(t, ast.Name)]

@@ -50,7 +50,7 @@ def merged(folder: Path, template: str, parts: tuple[str, ...] = ()) -> Source:
 
 def private_imports(source: Source, parts: tuple[str, ...] = ()) -> Iterator[tuple[ast.ImportFrom, bool]]:
     """Every import from a private module of the folder or one of `parts`, and whether it stands at the top level."""
-    for node in walk(source.tree):
+    for node in source.nodes:
         if isinstance(node, ast.ImportFrom) and _is_private(node, parts):
             if any(alias.asname for alias in node.names):
                 raise ValueError(f"`{source.of(node)}`: a template imports private names as they are called.")

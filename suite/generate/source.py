@@ -32,6 +32,11 @@ class Source:
         return ast.parse(self.text)
 
     @cached_property
+    def nodes(self) -> list[ast.AST]:
+        """All that have a place, see `walk`."""
+        return list(walk(self.tree))
+
+    @cached_property
     def starts(self) -> list[int]:
         """First byte of every line, and the end."""
         starts = [0]
@@ -42,22 +47,22 @@ class Source:
     @cached_property
     def parents(self) -> dict[ast.AST, ast.AST]:
         """Node -> the node that it is part of."""
-        return {child: node for node in walk(self.tree) for child in children(node)}
+        return {child: node for node in self.nodes for child in children(node)}
 
     @cached_property
     def reads(self) -> dict[str, list[ast.Name]]:
         """Where every name is read, outside of f-strings."""
-        return _reads(self.tree)
+        return _reads(self.nodes)
 
     @cached_property
     def reads_in(self) -> dict[str, dict[str, list[ast.Name]]]:
         """Function of the module -> name -> where it is read in it."""
-        return {function.name: _reads(function) for function in self.functions().values()}
+        return {function.name: _reads(walk(function)) for function in self.functions().values()}
 
     @cached_property
     def hidden(self) -> set[str]:
         """Names that are read within f-strings, where they cannot be edited."""
-        strings = [node for node in walk(self.tree) if isinstance(node, ast.JoinedStr)]
+        strings = [node for node in self.nodes if isinstance(node, ast.JoinedStr)]
         return {n.id for string in strings for n in ast.walk(string) if isinstance(n, ast.Name)}
 
     def span(self, node: ast.AST) -> tuple[int, int]:
@@ -221,9 +226,9 @@ def children(node: ast.AST) -> list[ast.AST]:
 _WITHOUT_PLACE = {"ctx", "op", "ops", "id", "attr", "kind", "type_comment"}
 
 
-def _reads(node: ast.AST) -> dict[str, list[ast.Name]]:
+def _reads(nodes: Iterable[ast.AST]) -> dict[str, list[ast.Name]]:
     found: dict[str, list[ast.Name]] = {}
-    for name in walk(node):
+    for name in nodes:
         if isinstance(name, ast.Name) and isinstance(name.ctx, ast.Load):
             found.setdefault(name.id, []).append(name)
     return found
