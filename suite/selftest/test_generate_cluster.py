@@ -23,24 +23,31 @@ pytest.importorskip("optuna", reason="the extra `generate` brings it")
 REQUEST = {"op": "compile_choice", "problem": "p", "choice": {}}
 
 
+@pytest.fixture(scope="module")
+def workers() -> Iterator[Any]:
+    """A cluster in this process: one worker declares a GPU, the other none."""
+    specs = {"with": {"cls": distributed.Worker, "options": {"nthreads": 4, "resources": {"GPU": 1}}},
+             "without": {"cls": distributed.Worker, "options": {"nthreads": 4}}}  # fmt: skip
+    scheduler = {"cls": distributed.Scheduler, "options": {"dashboard_address": ":0", "port": 0}}
+    with distributed.SpecCluster(workers=specs, scheduler=scheduler, silence_logs=50) as local:
+        yield local
+
+
 @pytest.fixture
-def pretended(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """A cluster in this process: one worker declares a GPU, the other none. What workers are asked is answered here."""
+def pretended(workers: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """That cluster, where what its workers are asked is answered here."""
 
     def serve(request: dict[str, Any], environment: dict[str, str], device: Any) -> dict[str, Any]:
         if device is None:
             return {"status": "compiled", "cost": {}}
         return {"status": "measured", "time_us": 1.0, "by_hand_us": 2.0, "device_s": 0.0, "on": device.index}
 
+    gpu = SimpleNamespace(index=7, key="h200", last_level_cache_bytes=1)
     monkeypatch.setattr(evaluating, "_serve", serve)
     monkeypatch.setattr(clustering, "_MEASURING", {})
-    gpu = SimpleNamespace(index=7, key="h200", last_level_cache_bytes=1)
+    monkeypatch.setattr(clustering, "detect", lambda: None)
     monkeypatch.setattr(clustering, "choose_all", lambda detected: [gpu])
-    specs = {"with": {"cls": distributed.Worker, "options": {"nthreads": 4, "resources": {"GPU": 1}}},
-             "without": {"cls": distributed.Worker, "options": {"nthreads": 4}}}  # fmt: skip
-    scheduler = {"cls": distributed.Scheduler, "options": {"dashboard_address": ":0", "port": 0}}
-    with distributed.SpecCluster(workers=specs, scheduler=scheduler, silence_logs=50) as local:
-        yield local
+    return workers
 
 
 def test_workers_that_declare_a_gpu_time_on_it(pretended: Any) -> None:
@@ -76,6 +83,7 @@ def test_processes_of_a_cluster_give_the_file_that_threads_here_give(tmp_path: P
         for name, scheduler in (("here", ""), ("there", local.scheduler_address)):
             root = tmp_path / name
             shutil.copytree(PROJECT_ROOT / "kernels", root / "kernels", ignore=shutil.ignore_patterns("__pycache__"))
-            run(root, "mla", How("mi300x", "200s", trials=16, scheduler=scheduler, run_dir=root / "log", jobs=2))
-            written.append((root / "kernels/mla/generated/mi300x_decode_split_kv.py").read_text())
+            how = How("mi300x", "200s", trials=6, scheduler=scheduler, run_dir=root / "log", jobs=1, space="gather")
+            run(root, "kv", how)
+            written.append((root / "kernels/kv/generated/mi300x_gather.py").read_text())
     assert written[0] == written[1]

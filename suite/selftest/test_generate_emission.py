@@ -2,86 +2,56 @@
 
 from __future__ import annotations
 
-import ast
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from kernels.device import Device
-from kernels.discover import discover, load_problems, load_spaces, problem_key
+from kernels.discover import KernelInfo, discover, load_problems, load_spaces, problem_key
 from kernels.problem import Tier
 from suite.device.specs import spec_by_key
 from suite.generate.emit import Subject, write
 from suite.generate.evaluate import evaluate
 from suite.generate.search import Budget, Search
 from suite.generate.specialise import specialised
-from suite.generate.table import Point, table_of
 from suite.generate.trials import Result, Trials
-from suite.measure.compile import COMPILING, PROJECT_ROOT, compile_all
-from suite.measure.process import scrubbed_environment
+from suite.measure.compile import PROJECT_ROOT, compile_all
 from suite.measure.trial import copy_project
 from suite.record.schema import RecordError, load
+from suite.selftest.written_files import SAME_BITS, Written, check_imports, check_layout, interpreted, written
 
 (SPACE,) = load_spaces("mla")
 CI, SMOKE = ([p for p in load_problems("mla")[0][tier] if p.task in SPACE.tasks] for tier in (Tier.CI, Tier.SMOKE))
-ALLOWED = {"kernel", "problem", "device"}
 TIMEOUT_S = 120.0
 OF_THE_SOURCE = {"constexprs", "types", "binary_sha256"}
 """What a launch says beyond its machine code's figures; binaries may name their source."""
 
-SAME_BITS = """
-import json, sys, torch
-from kernels.device import Device
-from kernels.discover import load_kernel, load_problem
-from suite.measure.interpreter import mend
-mend()
-device, problem = Device(**json.loads(sys.argv[1])), load_problem(sys.argv[2])
-inputs = problem.cut().make_inputs(3, "cpu")
-for name in ("mla/triton_split_kv", "mla/generated/written"):
-    kernel = load_kernel(name)
-    outputs = kernel.run(inputs, kernel.plan(problem.cut(), {}, device))
-    torch.save(outputs, name.replace("/", "_") + ".pt")
-first, second = (torch.load(n) for n in ("mla_triton_split_kv.pt", "mla_generated_written.pt"))
-assert first.keys() == second.keys() and all(torch.equal(first[n], second[n]) for n in first)
-assert first["out"].isfinite().all() and first["out"].abs().sum() > 0
-print("same")
-"""
 
-
-def by_hand(device: Device):
-    able = [p for p in CI if not p.unsupported_by(device)]
-    points = [Point(SPACE.facts(p), SPACE.by_hand(p, device), 1.0) for p in able]
-    return table_of(points, SPACE.by_hand(able[0], device))
-
-
-def tree_with(root: Path, key: str) -> tuple[Path, str, Device]:
-    device = spec_by_key(key).device()
-    rows = by_hand(device)
-    text = specialised(PROJECT_ROOT / "kernels/mla", SPACE, rows, device, "written.json")
-    folder = "kernels/mla/generated"
-    files = {f"{folder}/written.py": text, f"{folder}/written.json": json.dumps({"dispatch": rows})}
-    return copy_project(root, files), text, device
+@pytest.fixture(scope="module")
+def gfx942() -> Written:
+    return written("mla/triton_split_kv", "mi300x")
 
 
 @pytest.fixture(scope="module")
-def gfx942(tmp_path_factory):
-    return tree_with(tmp_path_factory.mktemp("gfx942") / "tree", "mi300x")
+def sm_90() -> Written:
+    return written("mla/triton_split_kv", "h200")
 
 
 @pytest.fixture(scope="module")
-def sm_90(tmp_path_factory):
-    return tree_with(tmp_path_factory.mktemp("sm_90") / "tree", "h200")
+def tree(gfx942, sm_90, tmp_path_factory) -> Path:
+    return copy_project(tmp_path_factory.mktemp("written") / "tree", gfx942.files | sm_90.files)
 
 
-def test_it_compiles_to_the_same_machine_code(gfx942):
+@pytest.fixture(scope="module")
+def found(gfx942, tree) -> KernelInfo:
+    return discover(tree)[f"mla/generated/{gfx942.name}"]
+
+
+def test_it_compiles_to_the_same_machine_code(gfx942, tree):
     pytest.importorskip("triton", reason="there is no compiler without it")
-    root, _, device = gfx942
     problem = problem_key(CI[0])
-    cases = [("mla/triton_split_kv", problem), ("mla/generated/written", problem)]
-    results = {r.kernel: r for r in compile_all(cases, device, 1, TIMEOUT_S, root=root)}
+    cases = [("mla/triton_split_kv", problem), (f"mla/generated/{gfx942.name}", problem)]
+    results = {r.kernel: r for r in compile_all(cases, gfx942.device, 1, TIMEOUT_S, root=tree)}
     assert [r.status for r in results.values()] == ["compiled", "compiled"]
     first, second = ([{k: v for k, v in launch.items() if k not in OF_THE_SOURCE} for launch in results[k].launches]
                      for k, _ in cases)  # fmt: skip
@@ -89,60 +59,45 @@ def test_it_compiles_to_the_same_machine_code(gfx942):
     assert len(first) == 2
 
 
-@pytest.mark.parametrize("target", ["gfx942", "sm_90"])
-def test_it_computes_the_same_bits(target, request, tmp_path):
+def test_it_computes_the_same_bits(gfx942, sm_90, tree, tmp_path):
     pytest.importorskip("triton", reason="there is no interpreter without it")
-    root, _, device = request.getfixturevalue(target)
     problem = load_problems("mla")[1][0]
-    environment = scrubbed_environment(root) | COMPILING | {"TRITON_INTERPRET": "1"}
-    command = [sys.executable, "-c", SAME_BITS, json.dumps(vars(device) | {"num_sms": 4}), problem_key(problem)]
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout) == (0, "same\n"), done.stderr
+    work = [file.beside_the_hand(problem, 4, cut=True) for file in (gfx942, sm_90)]
+    interpreted({SAME_BITS: work}, tmp_path, tree)
 
 
 def test_what_the_architecture_lacks_is_gone(gfx942, sm_90):
     for gone in ("gluon", "hopper", "gdc_wait", "dependent", "launch_pdl", "LATENT", "device.kind =="):
-        assert gone not in gfx942[1], gone
+        assert gone not in gfx942.text, gone
     for there in ("gluon", "gdc_wait", "decode_hopper[", "_decode["):
-        assert there in sm_90[1], there
-    assert "waves_per_eu" not in sm_90[1]
+        assert there in sm_90.text, there
+    assert "waves_per_eu" not in sm_90.text
 
 
 def test_it_reads_well(gfx942):
-    _, text, _ = gfx942
-    assert text.startswith("# SPDX-License-Identifier: Apache-2.0\n")
+    assert gfx942.text.startswith("# SPDX-License-Identifier: Apache-2.0\n")
     for kept in (
         "# of the scores in base 2",
         "# Slot 0 of a part",
         '"""Rows of block `index`',
         "stale tokens may hold",
     ):
-        assert kept in text, kept
-    for option in (["check", "-"], ["format", "--check", "-"]):
-        name = str(PROJECT_ROOT / "kernels/mla/generated/written.py")
-        command = [sys.executable, "-m", "ruff", *option, "--stdin-filename", name]
-        done = subprocess.run(command, input=text, cwd=PROJECT_ROOT, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stdout + done.stderr
+        assert kept in gfx942.text, kept
+    check_layout(gfx942.text, "mla")
 
 
-def test_it_stands_by_itself(gfx942):
-    root, text, _ = gfx942
-    for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.ImportFrom) and node.level:
-            assert node.level == 3 or node.module == "problem"
-            assert node.module in ALLOWED
-    found = discover(root)["mla/generated/written"]
+def test_it_stands_by_itself(gfx942, found):
+    check_imports(gfx942.text)
     assert (found.origin, found.tasks, found.uses_triton, found.broken) == ("generated", ("decode",), True, None)
 
 
-def test_a_changed_table_is_another_kernel(gfx942):
-    root, _, _ = gfx942
-    manifest = root / "kernels/mla/generated/written.json"
-    before = discover(root)["mla/generated/written"].sha256
+def test_a_changed_table_is_another_kernel(gfx942, found, tree):
+    name = f"mla/generated/{gfx942.name}"
+    manifest = tree / f"kernels/{name}.json"
     text = manifest.read_text()
     try:
         manifest.write_text(text.replace('"block_h": 16', '"block_h": 32'))
-        assert discover(root)["mla/generated/written"].sha256 != before
+        assert discover(tree)[name].sha256 != found.sha256
     finally:
         manifest.write_text(text)
 
@@ -169,10 +124,9 @@ def trials_in(folder: Path, *scores: float | None) -> Trials:
     return trials
 
 
-def test_a_file_and_its_manifest(gfx942, tmp_path):
-    root, _, _ = gfx942
+def test_a_file_and_its_manifest(tree, tmp_path):
     trials = trials_in(tmp_path, 3.0, None)
-    path, document = write(subject_of(root), trials)
+    path, document = write(subject_of(tree), trials)
     written = path.read_text(), path.with_suffix(".json").read_text()
     assert path.name == "mi300x_decode_split_kv.py"
     assert load(path.with_suffix(".json"), "manifest") == document
@@ -180,12 +134,12 @@ def test_a_file_and_its_manifest(gfx942, tmp_path):
     assert document["trials"] == {"tried": 2, "failed": 1, "failures": {"hung": 1}}
     assert (document["seed"], document["devices"], document["parents"]) == (7, ["mi300x"], ["mla/triton_split_kv"])
     assert document["dispatch"][-1]["when"] == {}
-    again, _ = write(subject_of(root), trials)
+    again, _ = write(subject_of(tree), trials)
     assert (again.read_text(), again.with_suffix(".json").read_text()) == written
     trials.close()
     path.with_suffix(".json").write_text(json.dumps(document | {"measured": True}))
     with pytest.raises(RecordError, match="was measured"):
-        write(subject_of(root), trials)
+        write(subject_of(tree), trials)
 
 
 def test_nothing_is_written_where_nothing_compiled(tmp_path):

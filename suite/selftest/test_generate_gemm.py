@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import functools
-import json
 import random
-import subprocess
-import sys
 from dataclasses import asdict, fields, replace
 from typing import Any
 
@@ -20,19 +16,17 @@ from kernels.problem import Tier
 from suite.device.specs import spec_by_key
 from suite.generate.evaluate import evaluate, executor
 from suite.generate.specialise import specialised
-from suite.generate.table import Point, table_of
-from suite.measure.compile import COMPILING, PROJECT_ROOT
-from suite.measure.process import scrubbed_environment
+from suite.measure.compile import PROJECT_ROOT
 from suite.measure.trial import copy_project
+from suite.selftest.written_files import SAME_BITS, able, check_layout, interpreted, written
 
 SPACES = load_spaces("gemm")
 TIERS, HARD_CASES = load_problems("gemm")
 PROBLEMS = list(dict.fromkeys([*HARD_CASES, *(p for tier in TIERS.values() for p in tier)]))
 H200, MI300X = spec_by_key("h200").device(), spec_by_key("mi300x").device()
 
-RUNS = """
-import json, sys, torch
-from dataclasses import replace
+RIGHT = """
+import json, sys
 from kernels.device import Device
 from kernels.discover import load_kernel, load_spaces
 from kernels.gemm import reference
@@ -40,44 +34,16 @@ from kernels.gemm.problem import Linear, LinearFP8, LinearMX
 from suite.judge.check import compare
 from suite.measure.interpreter import mend
 mend()
-device = Device(**json.loads(sys.argv[1]))
-for name, text, choice in json.loads(sys.argv[2]):
-    problem = eval(text)
+device, work = json.loads(sys.argv.pop(1))
+device, spaces = Device(**device), {space.template: space for space in load_spaces("gemm")}
+for name, text, choice in work:
+    problem, space = eval(text), spaces[name]
     inputs = problem.make_inputs(3, "cpu")
-    hand = load_kernel("gemm/" + name)
-    expected = hand.run(inputs, hand.plan(problem, {}, device))["out"]
-    if choice is None:
-        written = load_kernel("gemm/generated/written_" + name)
-        assert torch.equal(written.run(inputs, written.plan(problem, {}, device))["out"], expected), (name, text)
-    else:
-        (space,) = (s for s in load_spaces("gemm") if s.template == name)
-        out = hand.run(inputs, space.plan_from(problem, space.made(choice), device))["out"]
-        expected = reference.run(inputs, problem)["out"]
-        fault = compare(out.float(), expected, problem.tolerances()["out"])[1]
-        assert fault is None, (name, text, choice, fault)
-print("same")
+    out = load_kernel("gemm/" + name).run(inputs, space.plan_from(problem, space.made(choice), device))["out"]
+    expected = reference.run(inputs, problem)["out"]
+    fault = compare(out.float(), expected, problem.tolerances()["out"])[1]
+    assert fault is None, (name, text, choice, fault)
 """
-
-
-def able(space: Any, device: Device) -> list[Any]:
-    return [p for p in PROBLEMS if p.task in space.tasks and not p.unsupported_by(device)]
-
-
-@functools.cache
-def written(space: Any, device: Device) -> tuple[str, str]:
-    """(source, manifest) with the choices by hand for all problems."""
-    points = [Point(space.facts(p), space.by_hand(p, device), 1.0) for p in able(space, device)]
-    rows = table_of(points, space.by_hand(able(space, device)[0], device))
-    text = specialised(PROJECT_ROOT / "kernels/gemm", space, rows, device, "written.json")
-    return text, json.dumps({"dispatch": rows})
-
-
-def run_in(folder: Any, root: Any, work: list[Any]) -> None:
-    environment = scrubbed_environment(root) | COMPILING | {"TRITON_INTERPRET": "1"}
-    device = json.dumps(asdict(H200) | {"num_sms": 8})
-    command = [sys.executable, "-c", RUNS, device, json.dumps(work)]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout) == (0, "same\n"), done.stderr
 
 
 @pytest.mark.parametrize("space", SPACES, ids=lambda space: space.template)
@@ -86,7 +52,7 @@ def test_a_plan_is_what_follows_from_the_choice_by_hand(space: Any, device: Devi
     assert space.values(device).keys() == {f.name for f in fields(Tile)}
     kernel = load_kernel(f"gemm/{space.template}")
     assert kernel.plan is not None
-    for problem in able(space, device):
+    for problem in able(space, device, PROBLEMS):
         assert kernel.plan(problem, {}, device) == space.plan_from(problem, space.choice_for(problem, device), device)
 
 
@@ -94,40 +60,20 @@ def test_a_plan_is_what_follows_from_the_choice_by_hand(space: Any, device: Devi
 @pytest.mark.parametrize("device", [H200, MI300X], ids=lambda device: device.arch)
 def test_enough_is_left_for_every_problem(space: Any, device: Device) -> None:
     """Of the problems that a search is about: one of 20,000 choices at least."""
-    values, drawn = space.values(device), random.Random(0)
-    choices = [space.made({name: drawn.choice(v) for name, v in values.items()}) for _ in range(20_000)]
-    for problem in (p for p in TIERS[Tier.CI] if p in able(space, device)):
-        left = sum(space.why_not(problem, choice, device) is None for choice in choices)
-        assert left > 0, problem.id
+    values = space.values(device)
+    for problem in able(space, device, TIERS[Tier.CI]):
+        drawn = random.Random(0)
+        choices = (space.made({name: drawn.choice(v) for name, v in values.items()}) for _ in range(20_000))
+        assert any(space.why_not(problem, choice, device) is None for choice in choices), problem.id
         work = space.work(problem, space.choice_for(problem, device), device)
         assert work.flops_factor >= 1
 
 
-def test_a_written_kernel_computes_the_bits_of_the_one_by_hand(tmp_path: Any) -> None:
-    pytest.importorskip("triton", reason="there is no interpreter without it")
-    files: dict[str, str] = {}
-    work: list[Any] = []
-    for space in SPACES:
-        text, manifest = written(space, H200)
-        folder = "kernels/gemm/generated"
-        files |= {f"{folder}/written_{space.template}.{end}": t for end, t in (("py", text), ("json", manifest))}
-        work += [(space.template, repr(p), None) for p in [p for p in HARD_CASES if p in able(space, H200)][:1]]
-    run_in(tmp_path, copy_project(tmp_path / "tree", files), work)
-
-
-def check_layout(text: str) -> None:
-    for option in (["check", "-"], ["format", "--check", "-"]):
-        name = str(PROJECT_ROOT / "kernels/gemm/generated/written.py")
-        command = [sys.executable, "-m", "ruff", *option, "--stdin-filename", name]
-        done = subprocess.run(command, input=text, cwd=PROJECT_ROOT, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stdout + done.stderr
-
-
 @pytest.mark.parametrize("space", SPACES, ids=lambda space: space.template)
 def test_a_written_kernel_reads_well(space: Any) -> None:
-    text = written(space, H200)[0]
+    text = written(f"gemm/{space.template}", "h200", hard_cases=True).text
     assert "dependent_launch" not in text.partition("def _combine")[0]
-    check_layout(text)
+    check_layout(text, "gemm")
 
 
 def test_one_choice_for_all_leaves_no_table_and_one_way_to_load() -> None:
@@ -136,7 +82,7 @@ def test_one_choice_for_all_leaves_no_table_and_one_way_to_load() -> None:
     for gone in ("json", "_matches", "class Tile", "BLOCK_K: tl.constexpr", "x.load(", "_multiply_sliced", "EVICTION"):
         assert gone not in text.partition('"""\n\n')[2], gone
     assert "tl.arange(0, 128)" in text
-    check_layout(text)
+    check_layout(text, "gemm")
 
 
 TMA = Tile(64, 64, 32, num_warps=4, num_stages=3, tma=True)
@@ -156,26 +102,35 @@ OTHERS = [
 """Choices that nobody makes by hand, where tiles are split and where they are not."""
 
 
-def test_other_choices_compute_the_same(tmp_path: Any) -> None:
+def test_written_kernels_compute_the_bits_of_those_by_hand_and_other_choices_what_is_right(tmp_path: Any) -> None:
     pytest.importorskip("triton", reason="there is no interpreter without it")
-    run_in(tmp_path, PROJECT_ROOT, [(name, repr(p), asdict(tile)) for name, p, tile in OTHERS])
+    files: dict[str, str] = {}
+    work = []
+    for space in SPACES:
+        file = written(f"gemm/{space.template}", "h200", hard_cases=True)
+        files |= file.files
+        work.append(file.beside_the_hand(able(space, H200, HARD_CASES)[0], 8))
+    others = [(name, repr(problem), asdict(tile)) for name, problem, tile in OTHERS]
+    scripts = {SAME_BITS: work, RIGHT: (asdict(H200) | {"num_sms": 8}, others)}
+    interpreted(scripts, tmp_path, copy_project(tmp_path / "tree", files))
 
 
-@pytest.mark.parametrize(
-    ("template", "problem", "choice", "function"),
-    [
-        ("triton_stream_k", Linear(128, 8192, 8192), Tile(128, 128, 64, 8, 6, combine="together", tma=True), "_linear"),
-        ("triton_fp8", LinearFP8(64, 7168, 2048), Tile(64, 64, 128, 4, 3, tma=True, unroll=2), "_linear_fp8"),
-    ],
-    ids=["together", "unrolled"],
-)
-def test_what_descriptors_load_feeds_wgmma(template: str, problem: Any, choice: Tile, function: str) -> None:
+FED = [
+    ("triton_stream_k", Linear(128, 8192, 8192), Tile(128, 128, 64, 8, 6, combine="together", tma=True), "_linear"),
+    ("triton_fp8", LinearFP8(64, 7168, 2048), Tile(64, 64, 128, 4, 3, tma=True, unroll=2), "_linear_fp8"),
+]
+"""Tiles that are summed together, and a loop that is unrolled."""
+
+
+def test_what_descriptors_load_feeds_wgmma() -> None:
     pytest.importorskip("triton", reason="there is no compiler without it")
-    request = {"op": "compile_choice", "family": "gemm", "template": template, "problem": problem_key(problem)}
     with executor(1) as threads:
-        reply = threads.submit(evaluate, request | {"choice": asdict(choice), "device": asdict(H200)}).result()
-    assert (reply["status"], reply.get("sentence")) == ("compiled", None)
-    (launch,) = reply["launches"]
-    assert launch["function"] == function
-    assert launch["matrix_instructions"]["wgmma"] > 0
-    assert launch["spilled_registers"] == 0
+        for template, problem, choice, function in FED:
+            request = {"op": "compile_choice", "family": "gemm", "template": template, "problem": problem_key(problem),
+                       "choice": asdict(choice), "device": asdict(H200)}  # fmt: skip
+            reply = threads.submit(evaluate, request).result()
+            assert (reply["status"], reply.get("sentence")) == ("compiled", None), template
+            (launch,) = reply["launches"]
+            assert launch["function"] == function
+            assert launch["matrix_instructions"]["wgmma"] > 0
+            assert launch["spilled_registers"] == 0

@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import random
-import subprocess
-import sys
 from dataclasses import fields
-from functools import cache
 
 import pytest
 
-from kernels.discover import load_problems, load_spaces
+from kernels.discover import load_problems
 from kernels.problem import Problem, Tier
 from kernels.space import Space
 from suite.device.specs import spec_by_key
-from suite.generate.specialise import specialised
-from suite.generate.table import Point, table_of
-from suite.measure.compile import PROJECT_ROOT
+from suite.selftest.written_files import GPUS, check_imports, check_layout, spaces, written
 
-SPACES = {f"{family}/{space.template}": space for family in ("mlp", "kv") for space in load_spaces(family)}
-DEVICES = {key: spec_by_key(key).device() for key in ("h200", "mi300x")}
+SPACES = spaces("mlp", "kv")
+DEVICES = {key: spec_by_key(key).device() for key in GPUS}
 DRAWS = 400
-ALLOWED = {"kernel", "problem", "device"}
 GONE = {
     "mlp/triton_block": ("_store_heads", "cos_sin", "HALF_BLOCK", "has_norm", "LOAD_POLICY"),
     "mlp/triton_qkv": ("vector_gemm", "silu", "residual", "GATED"),
@@ -44,15 +37,6 @@ def problems(space: Space, family: str, *tiers: Tier) -> list[Problem]:
     by_tier, hard_cases = load_problems(family)
     chosen = [p for tier in tiers for p in by_tier[tier]] + ([] if tiers == (Tier.CI,) else list(hard_cases))
     return [p for p in chosen if p.task in space.tasks]
-
-
-@cache
-def written(name: str, key: str) -> str:
-    space, device, family = SPACES[name], DEVICES[key], name.partition("/")[0]
-    able = [p for p in problems(space, family, Tier.CI) if not p.unsupported_by(device)]
-    points = [Point(space.facts(p), space.by_hand(p, device), 1.0) for p in able]
-    rows = table_of(points, space.by_hand(able[0], device))
-    return specialised(PROJECT_ROOT / "kernels" / family, space, rows, device, "written.json")
 
 
 def test_every_template_has_a_space():
@@ -98,32 +82,11 @@ def test_a_draw_is_often_good_and_always_plannable(name, key):
 
 
 @pytest.mark.parametrize("name", SPACES)
-def test_what_is_written_stands_by_itself(name):
+def test_what_is_written_stands_by_itself_and_passes_the_linter(name):
     key = DEVICE_OF.get(name, "h200")
-    text = written(name, key)
-    for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.ImportFrom) and node.level:
-            assert node.level == 3 or node.module == "problem"
-            assert node.module in ALLOWED
-    code = text.split('"""\n\n', 1)[1]
+    file = written(name, key)
+    check_imports(file.text)
     for gone in GONE[name] + (AMD_LACKS if key == "mi300x" else ()):
-        assert f"{gone}:" not in code, gone
-        assert f"{gone}=" not in code, gone
-        assert f"{gone}(" not in code, gone
-
-
-@pytest.mark.parametrize("name", SPACES)
-def test_what_is_written_passes_the_linter(name):
-    family = name.partition("/")[0]
-    for option in (["check", "-"], ["format", "--check", "-"]):
-        place = str(PROJECT_ROOT / f"kernels/{family}/generated/written.py")
-        command = [sys.executable, "-m", "ruff", *option, "--stdin-filename", place]
-        done = subprocess.run(
-            command,
-            input=written(name, DEVICE_OF.get(name, "h200")),
-            cwd=PROJECT_ROOT,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
+        for use in ":=(":
+            assert f"{gone}{use}" not in file.code, gone
+    check_layout(file.text, file.family)

@@ -26,12 +26,13 @@ from suite.measure.process import scrubbed_environment
 
 GPUS = ("h200", "mi300x")
 SAME_BITS = """
+# Every script takes its work off the command line, so that one process can run several.
 import json, sys, torch
 from kernels.device import Device
 from kernels.discover import load_kernel, load_problem
 from suite.measure.interpreter import mend
 mend()
-for first, second, key, gpu, cut in json.loads(sys.argv[1]):
+for first, second, key, gpu, cut in json.loads(sys.argv.pop(1)):
     device, problem = Device(**gpu), load_problem(key)
     problem = problem.cut() if cut else problem
     inputs = problem.make_inputs(3, "cpu")
@@ -40,9 +41,8 @@ for first, second, key, gpu, cut in json.loads(sys.argv[1]):
         results.append(kernel.run(inputs, kernel.plan(problem, {}, device)))
     one, other = results
     assert one.keys() == other.keys() and all(torch.equal(one[n], other[n]) for n in one), (second, key)
-    assert all(value.float().isfinite().all() for value in one.values()), (first, key)
-    assert all(value.float().abs().sum() > 0 for value in one.values()), (first, key)
-print("done")
+    named = {name: value.float() for name, value in one.items() if name != "lse"}  # of nothing that is infinite
+    assert all(value.isfinite().all() and value.abs().sum() > 0 for value in named.values()), (first, key)
 """
 
 
@@ -131,9 +131,10 @@ def check_imports(text: str, *more: str) -> None:
             assert node.level == 3 or node.module in {"problem", *more}
 
 
-def interpreted(script: str, work: Any, folder: Path, root: Path = PROJECT_ROOT) -> None:
-    """Run a script on work, as JSON, with the tree at `root` and in Triton's interpreter."""
-    environment: Mapping[str, str] = scrubbed_environment(root) | COMPILING | {"TRITON_INTERPRET": "1"}
-    command = [sys.executable, "-c", script, json.dumps(work)]
+def interpreted(scripts: Mapping[str, Any], folder: Path, root: Path) -> None:
+    """Run scripts, each on its work, with the tree at `root` and in Triton's interpreter: in one process, whose start
+    takes longer than most of them do."""
+    environment = scrubbed_environment(root) | COMPILING | {"TRITON_INTERPRET": "1"}
+    command = [sys.executable, "-c", "".join(scripts), *map(json.dumps, scripts.values())]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr
+    assert done.returncode == 0, done.stderr
