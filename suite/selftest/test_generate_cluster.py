@@ -83,7 +83,16 @@ def test_processes_of_a_cluster_give_the_file_that_threads_here_give(tmp_path: P
         for name, scheduler in (("here", ""), ("there", local.scheduler_address)):
             root = tmp_path / name
             shutil.copytree(PROJECT_ROOT / "kernels", root / "kernels", ignore=shutil.ignore_patterns("__pycache__"))
-            how = How("mi300x", "200s", trials=6, scheduler=scheduler, run_dir=root / "log", jobs=1, space="gather")
+            how = How(
+                "mi300x",
+                "200s",
+                trials=6,
+                tier="smoke",
+                scheduler=scheduler,
+                run_dir=root / "log",
+                jobs=1,
+                space="gather",
+            )
             run(root, "kv", how)
             written.append((root / "kernels/kv/generated/mi300x_gather.py").read_text())
     assert written[0] == written[1]
