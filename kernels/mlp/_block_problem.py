@@ -104,9 +104,11 @@ class MLPBlock(Problem):
         # Up to seven roundings lie on the way of an unfused kernel: h, g, u, silu(g), silu(g) * u, the product with
         # w_down and the sum. One has an RMS of about 0.4 units; those before a product average out to the same RMS.
         # Together sqrt(7) * 0.4 units, and more than twice that where a few outliers make all of a small problem's
-        # outputs; 15 units of the outputs' RMS are then 5 standard deviations.
+        # outputs; 15 units of the outputs' RMS are then 5 standard deviations. The last three are of the output's own
+        # size, 1.5 units at worst, beside the others' tail over 33 million outputs: 2 units were too few for an unfused
+        # library, four times in one call.
         eps = unit_roundoff(self.dtype)
-        return {"out": Tolerance(atol_rms=15 * eps, rtol=2 * eps, relative_rms=3 * eps)}
+        return {"out": Tolerance(atol_rms=15 * eps, rtol=3 * eps, relative_rms=3 * eps)}
 
     def cost(self, inputs: Inputs) -> Cost:
         weights = 3 * self.hidden_size * self.intermediate_size

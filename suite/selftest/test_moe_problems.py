@@ -168,16 +168,17 @@ def test_plans_follow_the_shape() -> None:
     assert one.gate_up.block_n == one.down.block_n == 64  # Qwen3's experts are too narrow for that
     assert plan(MoELayer(1, 4096, 1536, 128, 8), {}, H200).gate_up.block_n == 32
     assert one.gate_up.block_m == few.gate_up.block_m == 16 < many.gate_up.block_m
-    assert (one.hopper_programs, few.hopper_programs, many.hopper_programs) == (0, 0, H200.num_sms)
+    assert (one.hopper, few.hopper, many.hopper) == (False, False, True)
     odd = plan(MoELayer(2048, 4100, 14336, 8, 2), {}, H200)
-    assert not odd.hopper_programs  # TMA wants rows of whole 16 bytes
+    assert not (odd.hopper and odd.fits_hopper)  # TMA wants rows of whole 16 bytes
     assert not odd.gate_up.use_tma
     newer, older = (
         plan(MoELayer(tokens=2048, **mixtral), {}, replace(H200, arch=arch)) for arch in ("sm_100", "sm_80")
     )
     assert newer.gate_up.use_tma
     assert not older.gate_up.use_tma
-    assert newer.hopper_programs == older.hopper_programs == 0
+    assert not newer.hopper
+    assert not older.hopper
     fp8 = plan(MoELayer(64, 256, 256, 8, 2, weight_dtype="float8_e4m3fn"), {}, H200)
     assert fp8.gate_up.block_n == fp8.gate_up.block_k == fp8.down.block_k == 128  # one scale for a step
 
