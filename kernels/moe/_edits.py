@@ -11,8 +11,8 @@ from .reference import routed
 SHARE = 8
 """An edit of weights changes the sign of one part in so many of an expert's rows."""
 SCALE_FACTOR = 2.0
-"""By which an edit of scales multiplies one row of blocks. At 8, edits of w13 and w2 made some outputs of a token 64 times
-as large, and the rounding of their 8-bit values an error that no tolerance over all outputs forgives (seen on an H200)."""
+"""By which an edit of scales multiplies one row of blocks. At 8, edits of w13 and w2 made some outputs of a token 64
+times as large, and the rounding of their 8-bit values an error that no tolerance over all outputs forgives."""
 
 
 def parts_of_a_used_expert(problem: Problem, inputs: Inputs, generator: torch.Generator) -> list[Edit]:
