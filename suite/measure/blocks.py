@@ -99,10 +99,11 @@ class BlockSource:
     """(kernel, whether without its calls) -> microseconds of a call's share of each round."""
 
     def answer(self, question: dict[str, Any]) -> dict[str, Any]:
-        """The reply to `call` (its seed, and whether the one before is kept), `ready` (inputs are drawn), `told` (the
-        time) or `witness`."""
+        """The reply to `prepare` (a kernel's turn has come), `call` (its seed, and whether the one before is kept),
+        `ready` (inputs are drawn), `told` (the time) or `witness`."""
         now = time.monotonic()
-        operations = {"call": self._call, "ready": self._ready, "told": self._told, "witness": self._witness}
+        operations = {"prepare": self._prepare, "call": self._call, "ready": self._ready, "told": self._told,
+                      "witness": self._witness}  # fmt: skip
         operation = operations.get(str(question.get("ask")))
         try:
             if operation:
@@ -115,6 +116,9 @@ class BlockSource:
         """Kernel -> microseconds of a call by this process's clock, calls back to back: the least of all rounds."""
         full = {kernel: min(times) for (kernel, empty), times in self._rounds_us.items() if not empty}
         return {kernel: time_us - min(self._rounds_us.get((kernel, True), [0.0])) for kernel, time_us in full.items()}
+
+    def _prepare(self, question: dict[str, Any], now: float) -> dict[str, Any]:
+        return {}
 
     def _call(self, question: dict[str, Any], now: float) -> dict[str, Any]:
         number, index = int(question["sequence"]), int(question["index"])

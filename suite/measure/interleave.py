@@ -55,8 +55,8 @@ class Request:
     max_blocks: int
     budget_s: float
     output_dir: str
-    witness: bool
-    """Whether the parent times calls by its own clock as well."""
+    witnessed: list[str]
+    """Kernels whose calls the parent times by its own clock as well."""
 
 
 def measure_problem(ask: Ask, **fields: Any) -> dict[str, Any]:
@@ -75,7 +75,7 @@ def measure_problem(ask: Ask, **fields: Any) -> dict[str, Any]:
             before = flush_and_touch(case, inputs, target.torch_name, request.cache_bytes)
             synchronize(target.torch_name)
         with Stopwatch(phases_s, "prepare"):
-            contestants, failures = _prepare_all(request, case, inputs, target, before)
+            contestants, failures = _prepare_all(request, ask, case, inputs, target, before)
             before_calls = fixed_checksums(case, inputs)
         session = Session(
             case, inputs, target, ask, Path(request.output_dir), phases_s, request.budget_s, request.max_blocks
@@ -83,8 +83,8 @@ def measure_problem(ask: Ask, **fields: Any) -> dict[str, Any]:
         try:
             with untouched("in timed calls"):
                 measurements, kept = session.measure(contestants)
-                if request.witness:
-                    session.witness(contestants, _medians_us(measurements))
+                witnessed = [c for c in contestants if c.kernel_id in request.witnessed]
+                session.witness(witnessed, _medians_us(measurements))
             with Stopwatch(phases_s, "check"):
                 _refuse_harm(case, inputs, before_calls, target.torch_name)
         except tuple(HARM) as error:
@@ -116,7 +116,7 @@ def _refuse_harm(problem: Problem, inputs: Inputs, checksums_before: dict[str, i
 
 
 def _prepare_all(
-    request: Request, problem: Problem, inputs: Inputs, device: Device, before: Any
+    request: Request, ask: Ask, problem: Problem, inputs: Inputs, device: Device, before: Any
 ) -> tuple[list[Contestant], list[dict[str, Any]]]:
     contestants, failures = [], []
     for kernel_id in request.libraries:  # what a library sets when it is imported, it sets for all of them
@@ -125,6 +125,7 @@ def _prepare_all(
     order = random.Random(request.seed).sample(request.kernels, len(request.kernels))
     for kernel_id in order:  # who comes first gets other memory
         library = kernel_id in request.libraries
+        ask({"ask": "prepare", "kernel": kernel_id})  # so that the parent's patience is with each, not with all
         try:
             kernel = load_watched(kernel_id, library)
             with untouched("while it was prepared", module_of(kernel_id), library):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Collection
 from typing import Any
 
 from .blocks import BlockSource, Sequence
@@ -11,8 +12,13 @@ WITNESS_SHARE, WITNESS_SLACK_US = 0.6, 10.0
 """A cold call takes longer than calls back to back on warm caches; its reported time must be this share of theirs."""
 
 
-def consistent(reply: dict[str, Any], elapsed_s: float, source: BlockSource) -> dict[str, Any]:
-    """The reply, or a failure where it cannot be what this process asked for and waited for."""
+def consistent(
+    reply: dict[str, Any], elapsed_s: float, source: BlockSource, witnessed: Collection[str] = ()
+) -> dict[str, Any]:
+    """The reply, or a failure where it cannot be what this process asked for and waited for.
+
+    Of the kernels `witnessed`, those that were measured must have been timed by this process's clock.
+    """
     if reply["status"] != "ran":
         return reply
     measured = reply["measurements"]
@@ -23,6 +29,8 @@ def consistent(reply: dict[str, Any], elapsed_s: float, source: BlockSource) -> 
         sentence = f"Its worker reports {claimed_s:.2f} s of calls within {elapsed_s:.2f} s."
     elif any(s is None or not s.complete or not _fits(m, s) for m, s in sequences):
         sentence = "Its worker reports other calls than it was given."
+    elif unseen := {k for m in measured for k in m["times_us"]} & set(witnessed) - source.witness_us().keys():
+        sentence = f"Its worker kept the calls of {', '.join(sorted(unseen))} from this process's clock."
     return {"status": "incorrect", "reason": "tampered", "sentence": sentence} if sentence else reply
 
 

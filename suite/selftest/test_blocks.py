@@ -89,6 +89,16 @@ def test_times_must_be_those_that_were_told() -> None:
         assert consistent(reply(times_us), 1.0, source)["reason"] == "tampered"
 
 
+def test_a_kernel_that_kept_away_from_the_parents_clock_is_tampering() -> None:
+    source = played(told_us=2000.0)
+    honest = reply({kernel: [2000.0] * 3 for kernel in KERNELS})
+    for kernel in KERNELS:
+        assert consistent(honest, 1.0, source, KERNELS)["reason"] == "tampered"
+        for when in ("begin", "end"):
+            source.answer({"ask": "witness", "kernel": kernel, "calls": 4, "empty": False, "when": when})
+    assert consistent(honest, 1.0, source, KERNELS)["status"] == "ran"
+
+
 def test_a_launch_that_was_not_played_to_its_end_is_tampering() -> None:
     source = BlockSource()
     ask(source, 0)

@@ -65,14 +65,14 @@ def test_an_eager_call_is_told_whole(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_an_eager_call_costs_the_host_before_it_waits_is_not_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It launches for 5 ms, waits for the device, and goes on: the timer's delay hides the launches, and so must we."""
+    """It launches for 15 ms, waits for the device, and goes on: the timer's delay hides the launches, and so must we."""
     device = Device(monkeypatch)
 
     def run() -> dict[str, torch.Tensor]:
-        device.run(1000, host_us=5000.0)
+        device.run(5000, host_us=15000.0)
         device.wait()
-        device.run(1000)
+        device.run(5000)
         return {}
 
     call = TimedCall(run=run, before=lambda: device.run(1000))
-    assert witnessed_us(device, call, host_us=7000.0) == pytest.approx(2000, rel=0.3)
+    assert witnessed_us(device, call, host_us=20000.0) == pytest.approx(10000, rel=0.4)
