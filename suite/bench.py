@@ -208,9 +208,8 @@ class Bench:
     def _fit_for_timing(self, comparisons: Iterable[Comparison]) -> set[tuple[str, str]]:
         """(kernel, problem) of all that is correct and can be timed here."""
         pairs = {(k, c.problem): None for c in comparisons if not c.unchanged for k in self.selection.contestants(c)}
-        cases, checks = [Case(self.selection.info(kernel), problem) for kernel, problem in pairs], self.checks()
-        checks.ahead((c for c in cases if c.kernel.origin != "reference"), self.say)
-        return {(case.kernel.id, case.problem) for case in cases if checks.is_fit(case, self.say)}
+        cases = [Case(self.selection.info(kernel), problem) for kernel, problem in pairs]
+        return {(case.kernel.id, case.problem) for case in self.checks().fit(cases, self.say)}
 
     def _work(
         self, run: dict[str, Any], undecided: Collection[Comparison], fit: set[tuple[str, str]]

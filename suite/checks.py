@@ -37,21 +37,20 @@ class Checks:
         """The checks of one kernel on one problem; stops at the first failure."""
         return self._run(self.campaign, case, say)
 
-    def is_fit(self, case: Case, say: Say) -> bool:
-        """Whether a kernel can be timed here and is right on a problem; the reference is right by definition."""
-        if self.is_interpreted(case.kernel):
-            return False
-        if case.kernel.origin == "reference":
-            return self.cannot_run(case.kernel, case.problem) is None
-        return all(check["status"] == "correct" for check in self.of(case, say))
+    def fit(self, cases: Iterable[Case], say: Say) -> set[Case]:
+        """Those that can be timed here and are right; only what must be checked for that is checked, ahead."""
+        cases = list(cases)
+        self.ahead((c for c in cases if c.kernel.origin != "reference" and not self.is_interpreted(c.kernel)), say)
+        return {case for case in cases if self._is_fit(case, say)}
 
     def ahead(self, cases: Iterable[Case], say: Say) -> None:
         """Check what was not checked yet, several cases at once where the machine has room for it.
 
         A kernel that goes wrong in company is asked alone from there on: each of its cases might hang for minutes.
         """
-        todo = [case for case in cases if case not in self._asked_ahead and not self._recorded(case)]
-        self._asked_ahead.update(todo)
+        new = [case for case in cases if case not in self._asked_ahead]
+        self._asked_ahead.update(new)  # also what a resumed run has recorded: that is looked up once
+        todo = [case for case in new if not self._recorded(case)]
         wrong: set[str] = set()
 
         def check(lane: Campaign, case: Case) -> None:
@@ -62,6 +61,14 @@ class Checks:
         if num_lanes > 1:
             with Stopwatch(self.campaign.phases_s, "check"):
                 check_side_by_side(self.campaign, todo, num_lanes, check, say)
+
+    def _is_fit(self, case: Case, say: Say) -> bool:
+        """Whether a kernel can be timed here and is right on a problem; the reference is right by definition."""
+        if self.is_interpreted(case.kernel):
+            return False
+        if case.kernel.origin == "reference":
+            return self.cannot_run(case.kernel, case.problem) is None
+        return all(check["status"] == "correct" for check in self.of(case, say))
 
     def _run(self, campaign: Campaign, case: Case, say: Say) -> list[dict[str, Any]]:
         done = {c["distribution"]: c for c in self._recorded(case)}

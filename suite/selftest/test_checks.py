@@ -1,0 +1,68 @@
+"""What a run checks ahead, and what it leaves alone; nothing runs here."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from kernels.discover import KernelInfo, load_problems, problem_key
+from suite.checks import Checks
+from suite.device.detect import choose, detect
+from suite.measure.campaign import Campaign
+from suite.run_journal import RunJournal
+from suite.selection import Case, Selection
+
+PROBLEM = problem_key(next(p for p in load_problems("kv")[1] if p.task == "gather"))
+
+
+def case(name: str, origin: str = "hand", uses_triton: bool = False) -> Case:
+    return Case(KernelInfo(f"kv/{name}", "kv", origin, ("gather",), uses_triton, ""), PROBLEM)
+
+
+class Events(list[dict[str, Any]]):
+    """A journal's, which count how often all are gone through."""
+
+    read = 0
+
+    def __iter__(self) -> Any:
+        self.read += 1
+        return super().__iter__()
+
+
+def checks_of(events: Events) -> Checks:
+    campaign = cast(Campaign, SimpleNamespace(phases_s={}))
+    journal = cast(RunJournal, SimpleNamespace(events=events))
+    described: dict[str, Any] = {"broken": {}, "unsupported": {}}
+    chosen = choose("cpu", detect()).device
+    return Checks(campaign, journal, cast(Selection, SimpleNamespace(problems={})), chosen, described)
+
+
+def silent(text: str) -> None:
+    pass
+
+
+def recorded(case: Case) -> dict[str, Any]:
+    return {"event": "check", "stage": "correctness", "kernel": case.kernel.id, "problem": PROBLEM, "reason": "",
+            "distribution": "normal", "status": "correct"}  # fmt: skip
+
+
+def test_what_a_resumed_run_has_recorded_is_looked_up_once() -> None:
+    cases = [case(f"k{number}") for number in range(8)]
+    events = Events(recorded(c) for c in cases)
+    checks = checks_of(events)
+    checks.ahead(cases, silent)
+    read = events.read
+    checks.ahead(cases, silent)
+    assert read == events.read == len(cases)
+
+
+def test_to_time_kernels_none_is_checked_that_cannot_be_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Case] = []
+    vendor, interpreted, reference = case("v"), case("t", uses_triton=True), case("r", "reference")
+    checks = checks_of(Events())
+    monkeypatch.setattr(checks, "ahead", lambda cases, say: asked.extend(cases))
+    monkeypatch.setattr(checks, "of", lambda case, say: [{"status": "correct"}])
+    assert checks.fit([vendor, interpreted, reference], silent) == {vendor, reference}
+    assert asked == [vendor]
