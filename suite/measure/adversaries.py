@@ -24,6 +24,7 @@ from kernels.mla.problem import MLADecode
 
 from ..device.detect import PROJECT_ROOT, ChosenDevice
 from .audition import PASSED, Outcome, audition, check, fresh_workers, time_beside
+from .crew import RunError
 from .sittings import Sittings
 from .trial import Trial, trial
 from .turns import Turns
@@ -172,6 +173,7 @@ class _Lane:
         self.additions |= {f"kernels/{a.kernel}.py": a.path for a in adversaries}
         self.stack, self.tree = ExitStack(), ""
         self.trial: Trial | None = None
+        self._is_stopped = False
 
     def __enter__(self) -> _Lane:
         return self
@@ -180,7 +182,8 @@ class _Lane:
         self.stack.close()
 
     def stop(self) -> None:
-        """From another thread: end what is being judged."""
+        """From another thread: end what is being judged, and judge nothing more."""
+        self._is_stopped = True
         if self.trial is not None:
             self.trial.campaign.crew.stop()
 
@@ -212,6 +215,8 @@ class _Lane:
             self.stack.close()
             self.trial = self.stack.enter_context(trial(self.chosen, self.additions, turns=self.turns))
             self.tree = fingerprint(self.trial.root)
+        if self._is_stopped:  # `stop` did not see a trial that began meanwhile
+            raise RunError("The run was ended.")
         return self.trial
 
 

@@ -125,13 +125,17 @@ class Crew:
 
     def worker(self, role: str) -> Worker:
         """The role's worker, started and on the device. RunError where it cannot start: no kernel is to blame."""
-        if self._is_stopped:
-            raise RunError("The run was ended.")
+        self._refuse_if_stopped()
         if role not in self._workers:
             self._workers[role] = self._started_in_time(role)
             self._answered.discard(role)
             self._has_started = True
+            self._refuse_if_stopped()  # `stop` saw no worker while this one started
         return self._workers[role]
+
+    def _refuse_if_stopped(self) -> None:
+        if self._is_stopped:
+            raise RunError("The run was ended.")
 
     def _started_in_time(self, role: str) -> Worker:
         """A worker on the device. A spare may be broken by an import, a device not yet free, and anything killed."""

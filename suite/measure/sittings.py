@@ -36,21 +36,21 @@ class Sittings:
             self.work.put(group)
         self.done: list[Any] = []
         self.ended: list[BaseException] = []
-        """Why it ended early."""
+        """Why it ended early, the first cause first."""
 
     def hold(self) -> list[Any]:
-        """All that was judged by the end, or by Ctrl-C; raises what a lane raised."""
+        """All that was judged by the end, or by Ctrl-C; raises what a lane raised before that."""
         threads = [threading.Thread(target=self._sit, args=(lane,)) for lane in self.lanes]
         with _cores_shared_by(len(threads)):
-            for thread in threads:
-                thread.start()
             try:
+                for thread in threads:
+                    thread.start()
                 _join(threads)
             except KeyboardInterrupt as interrupt:
-                self.ended.insert(0, interrupt)
+                self.ended.append(interrupt)
                 for lane in self.lanes:
                     lane.stop()
-                _join(threads)
+                _join([thread for thread in threads if thread.ident])
         if self.ended and not isinstance(self.ended[0], KeyboardInterrupt):
             raise self.ended[0]
         return self.done

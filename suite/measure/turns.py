@@ -41,8 +41,10 @@ class Turns:
     def _alone(self) -> Iterator[None]:
         with self._changed:
             self._waiting += 1
-            self._changed.wait_for(lambda: not self._is_alone and not self._sharing)
-            self._waiting -= 1
+            try:
+                self._changed.wait_for(lambda: not self._is_alone and not self._sharing)
+            finally:
+                self._waiting -= 1
             self._is_alone = True
         try:
             yield

@@ -99,3 +99,17 @@ def test_a_malformed_reply_is_tampering_and_ends_its_worker(crew: Crew) -> None:
     assert (reply["status"], reply["reason"]) == ("incorrect", "tampered")
     ask(crew, RAN)
     assert Stub.started == 2
+
+
+def test_a_worker_that_started_while_the_crew_was_stopped_is_asked_nothing(
+    crew: Crew, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start_late(worker: Stub) -> Stub:
+        crew.stop()
+        return worker
+
+    monkeypatch.setattr(crew, "_started", start_late)
+    monkeypatch.setattr(Stub, "pid", 1 << 30, raising=False)
+    with pytest.raises(RunError, match="was ended"):
+        ask(crew, RAN)
+    assert Stub.script == [RAN]
