@@ -12,6 +12,7 @@ from rich.text import Text
 
 from ..device.detect import choose, detect
 from ..measure.adversaries import Adversary, Judged, courses_for, judge, read_adversaries
+from ..record.schema import RecordError
 from ..report.tables import Column, code, plain, table, text
 
 SENTENCE_CHARS = 240
@@ -23,12 +24,14 @@ def run(out: Path | None = None, gpu: str = "auto", jobs: int | None = None, onl
 
     `only` selects those whose `cheats/class/name` or `honest/class/name` contains it. Returns 1 where a cheat was
     missed, caught for a wrong reason, or an honest kernel was accused, or not all could be judged. Raises DeviceError
-    where there is no such device.
+    where there is no such device, RecordError where `only` selects none.
     """
     chosen = choose(gpu, detect())
     kind = "cpu" if chosen.device.kind == "cpu" else "cuda"
     everyone = read_adversaries()
     selected = [a for a in everyone if kind in a.runs_on and only in path_of(a)]
+    if not selected:
+        raise RecordError(f"--only {only}: none of the {len(everyone)} adversaries is called so and runs on {kind}.")
     console, started = Console(), time.monotonic()
 
     def told(judged: Judged) -> None:
@@ -40,12 +43,13 @@ def run(out: Path | None = None, gpu: str = "auto", jobs: int | None = None, onl
     if len(results) < len(selected):
         console.print(f"It was interrupted: {len(results)} of {len(selected)} were judged.")
     console.print(as_table(results))
-    console.print(Text(summary(results, len(everyone), kind, time.monotonic() - started)))
+    others = len(everyone) - len(selected)
+    console.print(Text(summary(results, others, kind, time.monotonic() - started)))
     for judged in results:
         if not judged.as_expected:
             console.print(Text(complaint(judged)), style="red")
     if out is not None:
-        out.write_text(as_markdown(results, chosen.name, summary(results, len(everyone), kind, 0.0)), encoding="utf-8")
+        out.write_text(as_markdown(results, chosen.name, summary(results, others, kind, 0.0)), encoding="utf-8")
     return 0 if len(results) == len(selected) and all(judged.as_expected for judged in results) else 1
 
 
@@ -77,14 +81,14 @@ def as_markdown(results: Sequence[Judged], device: str, line: str) -> str:
     return "\n".join(parts)
 
 
-def summary(results: Sequence[Judged], known: int, kind: str, elapsed_s: float) -> str:
-    """How many were caught and passed."""
+def summary(results: Sequence[Judged], others: int, kind: str, elapsed_s: float) -> str:
+    """How many were caught and passed, and how many others were not to be judged."""
     cheats = [j for j in results if not j.adversary.honest]
     honest = [j for j in results if j.adversary.honest]
     line = (
         f"{sum(j.as_expected for j in cheats)} of {len(cheats)} cheats caught for the right reason, "
         f"{sum(j.as_expected for j in honest)} of {len(honest)} honest kernels passed; "
-        f"{known - len(results)} of {known} adversaries are not for this device ({kind}) or were not selected."
+        f"{others} more are not for this device ({kind}) or were not selected."
     )
     return line + (f" {elapsed_s:.0f} s." if elapsed_s else "")
 

@@ -24,6 +24,7 @@ from suite.measure import adversaries as known
 from suite.measure.adversaries import Adversary, Judged, courses_for, read_adversaries
 from suite.measure.audition import PASSED, RIVAL_ACCUSED, Outcome, time_beside
 from suite.measure.trial import copy_project
+from suite.record.schema import RecordError
 
 LANES = 2
 EVERYONE = read_adversaries()
@@ -104,7 +105,13 @@ def test_an_honest_kernel_that_is_accused_makes_the_command_fail() -> None:
     )
     assert not accused.as_expected
     assert "is honest, and was accused: wrong_output. It is off." in command.complaint(accused)
-    assert "0 of 1 honest kernels passed" in command.summary([accused], 3, "cpu", 1.0)
+    line = command.summary([accused], 3, "cpu", 1.0)
+    assert "0 of 1 honest kernels passed; 3 more are not for this device (cpu)" in line
+
+
+def test_to_select_no_adversary_is_an_error() -> None:
+    with pytest.raises(RecordError, match="--only nobody: none of the"):
+        command.run(gpu="cpu", only="nobody")
 
 
 def test_the_page_escapes_what_kernels_say() -> None:
