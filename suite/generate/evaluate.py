@@ -104,11 +104,8 @@ def _serve(request: Request, environment: dict[str, str], device: ChosenDevice |
         if worker is None:
             worker = _own.worker = Worker(PROJECT_ROOT, _logs() / f"{threading.get_ident()}.log", environment)
             _STARTED.append(worker)
-            if (
-                device is not None
-                and (start := worker.request(start_request(device), START_TIMEOUT_S))["status"] != "ran"
-            ):
-                raise WorkerError(start["reason"], f"The GPU could not be had: {start['sentence']}")
+            if device is not None:
+                _begin_on(worker, device)
         reply: Reply = worker.request(dict(request), TIMEOUT_S)
     except WorkerError as error:
         reply = {"status": "failed", "reason": error.reason, "sentence": error.sentence, "lost": True}
@@ -144,9 +141,10 @@ def executor(jobs: int) -> Iterator[Executor]:
     try:
         yield threads
     finally:
-        for worker in _STARTED:  # a thread that waits for one sees the end of file and goes on
+        threads.shutdown(wait=False, cancel_futures=True)  # or they would start workers for what still waits
+        for worker in tuple(_STARTED):  # a thread that waits for one sees the end of file, and takes it off the list
             with contextlib.suppress(OSError):
                 os.killpg(worker.pid, signal.SIGKILL)
-        threads.shutdown(wait=True, cancel_futures=True)
+        threads.shutdown(wait=True)
         while _STARTED:
             _STARTED.pop().kill()
