@@ -99,11 +99,18 @@ def fold_expressions(source: Source) -> Iterator[Group]:
             kept = re.sub(r"^[\s)]*(and|or)\b\s*", "", rest)
             yield [source.put(node, source.of(first) if decided else kept)]
         elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult) and _is_one(node.right):
-            yield [source.put(node, source.of(node.left))]
+            text = source.of(node.left)
+            yield [source.put(node, f"({text})" if _needs_parentheses(source, node) else text)]
         elif isinstance(node, ast.expr) and not isinstance(node, (ast.Constant, ast.BoolOp)):
             value = _computed(node)
             if value is not None:
                 yield [_in_place(source, node, literal(value))]
+
+
+def _needs_parentheses(source: Source, product: ast.BinOp) -> bool:
+    """Whether the left factor would fall apart where the product stands."""
+    is_grouped = b")" in source.data[source.span(product.left)[1] : source.span(product.right)[0]]
+    return is_grouped and isinstance(source.parents[product], (ast.BinOp, ast.UnaryOp))
 
 
 def _is_same(source: Source, node: ast.IfExp) -> bool:
@@ -215,6 +222,7 @@ def propagate(source: Source) -> Iterator[Group]:
     for function in functions.values():
         if is_jit(function):
             continue
+        given = parameter_classes(function)
         for node in walk(function):
             if not (isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name)):
                 continue
@@ -224,7 +232,9 @@ def propagate(source: Source) -> Iterator[Group]:
             uses = loads(function, name)
             is_function = isinstance(value, ast.Name) and value.id in functions
             options = isinstance(value, ast.Dict) and all(_is_spread(source, use) for use in uses)
-            if len(stores) == 1 and name not in source.hidden and (is_literal(value) or is_function or options):
+            is_plain = is_literal(value) and not isinstance(value, ast.Dict)  # a dict may be filled later
+            is_constant = len(stores) == 1 and name not in given and name not in source.hidden
+            if is_constant and (is_plain or is_function or options):
                 yield [source.cut(node), *(source.put(use, source.of(value)) for use in uses)]
 
 

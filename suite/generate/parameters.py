@@ -162,6 +162,17 @@ def drop_unused(source: Source, kept: str = "KERNEL") -> Iterator[Group]:
             yield [source.cut(node)]
 
 
+def end_tuples(source: Source) -> Iterator[Group]:
+    """A comma behind the last argument of a warp: what is left when others leave is still a tuple."""
+    for node in source.nodes:
+        function = node.elts[0] if isinstance(node, ast.Tuple) and node.elts else None
+        if isinstance(function, ast.Name) and function.id in source.functions():
+            arguments = _of_a_warp(node, function)
+            close = source.span(arguments)[1] - 1 if arguments else 0
+            if arguments and not source.data[:close].rstrip().endswith(b","):
+                yield [(close, close, ",")]
+
+
 def _uses(source: Source, name: str) -> _Uses:
     calls, escapes = [], name in source.hidden
     for use in source.reads.get(name, ()):

@@ -22,7 +22,15 @@ from ..record.schema import RecordError
 from .branches import branch_launches, fold_within_branches
 from .fold import Fields, fold_branches, fold_expressions, fold_fields, propagate, split_pairs, spread
 from .merge import merged
-from .parameters import constant_fields, drop_fields, drop_unread, drop_unused, fold_parameters, unread_fields
+from .parameters import (
+    constant_fields,
+    drop_fields,
+    drop_unread,
+    drop_unused,
+    end_tuples,
+    fold_parameters,
+    unread_fields,
+)  # fmt: skip
 from .source import Edit, Pass, Source
 from .table import Row, in_common
 
@@ -153,8 +161,8 @@ def _imported_numbers(source: Source, folder: Path) -> dict[str, int]:
 def _settled(source: Source, known: Fields, more: Sequence[Pass]) -> Source:
     """After every pass, again and again, until nothing changes."""
     passes: tuple[Pass, ...] = (
-        fold_expressions, fold_branches, branch_launches, spread, split_pairs, propagate, drop_unused, *more,
-        drop_unread,
+        fold_expressions, fold_branches, branch_launches, spread, split_pairs, propagate, drop_unused, end_tuples,
+        *more, drop_unread,
     )  # fmt: skip
     for _ in range(MOST_ROUNDS):
         before = source.text

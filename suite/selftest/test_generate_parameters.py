@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import textwrap
 
 import pytest
@@ -12,6 +13,7 @@ from suite.generate.parameters import (
     drop_fields,
     drop_unread,
     drop_unused,
+    end_tuples,
     fold_parameters,
     unread_fields,
 )  # fmt: skip
@@ -150,3 +152,24 @@ def test_constant_parameters_of_host_functions_leave_them():
     assert settled(text, fold_parameters({})) == (
         "def f(x):\n    return g(x, True)\n\ndef g(x, way):\n    way = h(way)\n    return way\n\nf(a)\n"
     )
+
+
+WARPS = """
+    @gluon.jit
+    def fetch(N: gl.constexpr, x, WIDE: gl.constexpr):
+        load(x, N, WIDE)
+
+    @gluon.jit
+    def run(x):
+        gl.warp_specialize([(fetch, (4, x, True)), (fetch, (4, (x), True))], [1], [24])
+
+    KERNEL = run
+"""
+
+
+def test_a_warp_that_keeps_one_argument_is_given_a_tuple():
+    text = settled(WARPS, end_tuples, fold_parameters({}))
+    assert "def fetch(x):\n    load(x, 4, True)" in text
+    assert [ast.unparse(n) for n in ast.walk(ast.parse(text)) if isinstance(n, ast.Tuple) and len(n.elts) == 1] == [
+        "(x,)", "(x,)"
+    ]  # fmt: skip

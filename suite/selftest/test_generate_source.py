@@ -30,6 +30,8 @@ FOLDED = [
     ("f(a, **{'b': c, **d}, e=1)\n", "f(a, b=c, **d, e=1)\n"),
     ("f(a, **({}))\n", "f(a)\n"),
     ("a = 4 if x else 4\n", "a = 4\n"),
+    ("a = (b + c) * 1 * d\n", "a = (b + c) * d\n"),
+    ("a = b * c * 1 * d\n", "a = b * c * d\n"),
 ]
 
 
@@ -80,6 +82,10 @@ def test_local_names_are_followed_in_host_code_only():
     assert settled(host, propagate, spread) == "def f():\n    g(True, a=1)\n"
     device = "@triton.jit\ndef f():\n    way = True\n    g(way)\n"
     assert settled(device, propagate) == device
+    may_be_given = "def f(way):\n    if way is None:\n        way = 1\n    g(way)\n"
+    assert settled(may_be_given, propagate) == may_be_given
+    filled = "def f():\n    options = {'a': 1}\n    options['b'] = 2\n    return options\n"
+    assert settled(filled, propagate) == filled
     changed = "def f():\n    way = True\n    way = g()\n    g(way)\n"
     assert settled(changed, propagate) == changed
 
