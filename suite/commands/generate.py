@@ -22,10 +22,10 @@ from kernels.space import Space
 
 from ..device.specs import DeviceError, spec_by_key
 from ..generate.cluster import cluster, own_gpus
-from ..generate.emit import FruitlessError, Subject, compilers, write
+from ..generate.emit import FruitlessError, Subject, compilers, refuse_to_replace_measured, write
 from ..generate.evaluate import Measuring, Reply, Request, evaluate, executor
 from ..generate.search import Budget, Search
-from ..generate.trials import Trials
+from ..generate.trials import Trials, has_log
 from ..record.schema import RecordError
 
 LOG_EVERY_S = 15.0
@@ -69,22 +69,30 @@ def run(root: Path, family: str, how: How) -> int:
     if spec.bandwidth_bytes_per_s is None:
         raise DeviceError(f"The data sheet has no bandwidth for {spec.key}: without it nothing can be ranked.")
     folder = how.resume or how.run_dir or root / "runs" / f"{_now()}-generate-{family}-{spec.key}"
+    if how.resume and not any(has_log(folder / space.what) for space in spaces):
+        raise RecordError(f"{folder}: there is no search of {', '.join(space.what for space in spaces)} to resume.")
     budget = Budget(seconds_of(how.budget) / len(spaces), how.trials)
     fruitless = []
-    for space in spaces:
+    for number, space in enumerate(spaces, 1):
         try:
-            _search(root, family, space, folder / space.what, budget, how)
+            goes_on = _search(root, family, space, folder / space.what, budget, how)
         except FruitlessError as error:  # the others are not to blame
             fruitless.append(str(error))
+            continue
+        if not goes_on and (left := [other.what for other in spaces[number:]]):
+            typer.echo(f"not searched: {', '.join(left)}; --resume {folder} goes on.")
+            break
     if fruitless:
         raise RecordError(" ".join(fruitless))
     return 0
 
 
-def _search(root: Path, family: str, space: Space, folder: Path, budget: Budget, how: How) -> None:
+def _search(root: Path, family: str, space: Space, folder: Path, budget: Budget, how: How) -> bool:
+    """Search one space and write the best; returns whether the next may be searched: not after Ctrl-C."""
     kernel = discover(root)[f"{family}/{space.template}"]
     with _place(how) as (workers, evaluated, measured):
         subject = _subject(root, family, space, how, measured)
+        refuse_to_replace_measured(subject)  # now, rather than when the budget is spent
         header = {
             "family": family, "template": space.template, "template_sha256": kernel.sha256, "device": subject.spec.key,
             "seed": how.seed, "space_sha256": space.sha256(subject.spec.device()),
@@ -92,12 +100,16 @@ def _search(root: Path, family: str, space: Space, folder: Path, budget: Budget,
         }  # fmt: skip
         what = f"{family}/{space.template}: {len(subject.problems)} problems for {subject.spec.name}"
         typer.echo(f"{what}; log in {folder}")
-        trials = Trials(folder, header, how.resume is not None)
+        trials = Trials(folder, header, how.resume is not None and has_log(folder))
         try:
             search = Search(space, family, subject.spec, subject.problems, how.seed, trials, progress(), evaluated,
                             measured)  # fmt: skip
             ended = search.run(workers, budget)
             path, manifest = write(subject, trials)
+        except FruitlessError:
+            if search.is_interrupted:  # before anything ran
+                raise KeyboardInterrupt from None
+            raise
         finally:
             trials.close()
     failed = manifest["trials"]["failed"]
@@ -107,6 +119,7 @@ def _search(root: Path, family: str, space: Space, folder: Path, budget: Budget,
     told = f"measured for this search alone; judge it: pytest -m {family} -k {path.stem}" if measured else (
         "ranked by an estimate, nothing was measured")  # fmt: skip
     typer.echo(f"wrote {path.relative_to(root)} and its manifest; {told}.")
+    return not search.is_interrupted
 
 
 @contextmanager

@@ -59,15 +59,21 @@ def write(subject: Subject, trials: Trials) -> tuple[Path, Document]:
     FruitlessError where no trial ran, RecordError where the file that is there was measured and this one is not.
     """
     rows, path = rows_of(subject, trials), subject.path
+    refuse_to_replace_measured(subject)
     manifest_path = path.with_suffix(".json")
-    if not subject.measured and manifest_path.exists() and load(manifest_path, "manifest")["measured"]:
-        raise RecordError(f"{manifest_path}: what is there was measured; what was only ranked does not replace it.")
     folder = subject.root / "kernels" / subject.family
     text = specialised(folder, subject.space, rows, subject.spec.device(), manifest_path.name)
     document = _manifest(subject, trials, rows, text)
     write_atomic(manifest_path, json.dumps(document, indent=2, ensure_ascii=False) + "\n")
     write_atomic(path, text)
     return path, document
+
+
+def refuse_to_replace_measured(subject: Subject) -> None:
+    """RecordError where the file that is there was measured and what will be written is not."""
+    manifest_path = subject.path.with_suffix(".json")
+    if not subject.measured and manifest_path.exists() and load(manifest_path, "manifest")["measured"]:
+        raise RecordError(f"{manifest_path}: what is there was measured; what was only ranked does not replace it.")
 
 
 def rows_of(subject: Subject, trials: Trials) -> list[Row]:

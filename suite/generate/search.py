@@ -47,6 +47,8 @@ class Search:
     evaluate: Callable[[Request], Reply] = evaluate
     measured: bool = False
     """Whether `evaluate` times what compiles; a score is an estimate otherwise."""
+    is_interrupted: bool = False
+    """Whether Ctrl-C ended it."""
 
     def run(self, executor: Executor, budget: Budget) -> str:
         """Search until the budget is spent, or nothing new is found, or Ctrl-C. Returns which, as a sentence."""
@@ -60,6 +62,7 @@ class Search:
                     return "The budget is spent."
             return "Nothing is left to try."
         except KeyboardInterrupt:
+            self.is_interrupted = True
             return "It was interrupted; the best so far is kept."
 
     @property

@@ -35,6 +35,11 @@ class Result:
     """Search time up to its end, over all sessions."""
 
 
+def has_log(folder: Path) -> bool:
+    """Whether a search was begun there."""
+    return (folder / LOG_NAME).exists()
+
+
 class Trials:
     """All results of a search, in memory and on disk."""
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 from concurrent.futures import Executor, Future
 from dataclasses import replace
 from typing import Any
@@ -14,16 +12,13 @@ import pytest
 from kernels.discover import load_problems, load_spaces, problem_key
 from kernels.problem import Cost, Tier
 from kernels.space import Space, Work
-from suite.commands.generate import How, run, seconds_of
-from suite.device.specs import DeviceError, spec_by_key
+from suite.device.specs import spec_by_key
 from suite.generate.emit import Subject, rows_of
-from suite.generate.evaluate import evaluate, executor
 from suite.generate.occupancy import resident_blocks
 from suite.generate.roofline import estimate_us
 from suite.generate.search import PER_ROUND, Budget, Search
 from suite.generate.table import look_up
 from suite.generate.trials import LOG_NAME, Trials
-from suite.measure.process import WorkerError
 from suite.record.schema import RecordError
 
 pytest.importorskip("optuna", reason="the extra `generate` brings it")
@@ -236,36 +231,6 @@ def test_an_estimate_follows_what_is_known_of_hardware():
 )
 def test_blocks_that_an_sm_holds(spec, figures, blocks):
     assert resident_blocks(launch(**figures), spec.device()) == blocks
-
-
-def test_a_worker_that_dies_fails_its_trial_and_the_next_one_gets_a_fresh_one(monkeypatch):
-    from suite.generate import evaluate as module
-
-    with executor(1) as threads:
-        assert threads.submit(evaluate, {"op": "echo", "n": 1}).result() == {"n": 1}
-        (worker,) = module._STARTED
-        os.kill(worker.pid, signal.SIGKILL)
-        lost = threads.submit(evaluate, {"op": "echo", "n": 2}).result()
-        assert (lost["status"], lost["reason"]) == ("failed", WorkerError("out_of_memory", "").reason)
-        assert threads.submit(evaluate, {"op": "echo", "n": 3}).result() == {"n": 3}
-    assert not module._STARTED
-
-
-def test_budgets():
-    assert [seconds_of(text) for text in ("90s", "1.5m", "2h")] == [90, 90, 7200]
-    with pytest.raises(RecordError, match="90s, 5m or 1h"):
-        seconds_of("5 minutes")
-
-
-def test_what_cannot_be_searched_is_a_sentence(tmp_path):
-    from suite.measure.compile import PROJECT_ROOT
-
-    with pytest.raises(RecordError, match="no such family"):
-        run(PROJECT_ROOT, "nothing", How("h200", "1s"))
-    with pytest.raises(RecordError, match="--space none: mla has decode_split_kv"):
-        run(PROJECT_ROOT, "mla", How("h200", "1s", space="none"))
-    with pytest.raises(DeviceError, match="Did you mean"):
-        run(PROJECT_ROOT, "mla", How("h20", "1s"))
 
 
 def test_a_problem_may_narrow_what_is_drawn(tmp_path):
