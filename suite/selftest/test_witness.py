@@ -65,7 +65,7 @@ def test_an_eager_call_is_told_whole(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_an_eager_call_costs_the_host_before_it_waits_is_not_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It launches for 15 ms, waits for the device, and goes on: the timer's delay hides the launches, and so must we."""
+    """It launches for 15 ms, waits for the device, goes on: the timer's delay hides the launches, and so must we."""
     device = Device(monkeypatch)
 
     def run() -> dict[str, torch.Tensor]:
