@@ -39,6 +39,8 @@ MALLOC_KEEPS = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 40)}
 """glibc keeps large blocks instead of returning them: whether a call on the CPU had to fault its pages in was a lottery
 between launches, which moved the ratio of two kernels from 0.28 to 0.40 (0.50 to 0.54 without it). Where kernels are
 timed; GPU memory has PyTorch's own pool."""
+SLEEPS_WHILE_WAITING = {"OMP_WAIT_POLICY": "PASSIVE"}
+"""OpenMP's threads spin while they wait for work, on cores that another worker could use. Where nothing is timed."""
 LIBRARY_ORIGINS = ("vendor", "reference")
 CASE_ROLES = ("candidate", "interpreter")
 BLOATED_FRACTION = 0.75
@@ -236,8 +238,7 @@ class Crew:
         environment = {"TRITON_INTERPRET": "1"} if role == "interpreter" else WITHOUT_LINE_INFO
         if role in ("candidate", "interpreter"):
             environment = environment | MALLOC_FILLS
-        if role == "launch":
-            environment = environment | MALLOC_KEEPS
+        environment = environment | (MALLOC_KEEPS if role == "launch" else SLEEPS_WHILE_WAITING)
         root = self._referee_tree() if role == "referee" else self.root
         environment = environment | {"PYTHONDONTWRITEBYTECODE": "1"}
         return Worker(root, self.log_path, environment, limits_here(self.chosen.device.kind == "cpu"))
