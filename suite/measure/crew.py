@@ -14,6 +14,7 @@ import os
 import re
 import shutil
 import signal
+import sys
 import tempfile
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -227,7 +228,11 @@ class Crew:
         return spare
 
     def __post_init__(self) -> None:
-        """Settle what is imported before any kernel runs: workers write no compiled files."""
+        """Settle what is imported before any kernel runs: nobody writes compiled files from here on.
+
+        This process does not either: what it imports later would look like a change of the tree by a kernel.
+        """
+        sys.dont_write_bytecode = True
         self._referee_tree()
         for root in {self.root, self.base_root or self.root}:
             for part in MEASURED_FOLDERS:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -113,3 +114,12 @@ def test_a_worker_that_started_while_the_crew_was_stopped_is_asked_nothing(
     with pytest.raises(RunError, match="was ended"):
         ask(crew, RAN)
     assert Stub.script == [RAN]
+
+
+def test_what_this_process_imports_later_does_not_look_like_a_change_of_the_tree(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Seen in a tree that was never imported before: pytest wrote what it had compiled, and a kernel was suspected."""
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    Crew(PROJECT_ROOT, choose("cpu", machine()), tmp_path / "log").close()
+    assert sys.dont_write_bytecode
