@@ -60,12 +60,12 @@ class Space:
     facts: Callable[[Any], Mapping[str, Value]]
     """`facts(problem)`: what a table of choices tells problems apart by, the most telling first. Numbers are ordered;
     a choice is good for a range of them. Bools and strings part problems that no choice need serve together."""
-    work: Callable[[Any, Any, Device], Work]
-    """`work(problem, choice, device)`."""
-    drawn: Callable[[Any], Inputs]
-    """`drawn(problem)`: the inputs whose values `Problem.cost` reads (lengths, routing), on the CPU."""
     tasks: tuple[str, ...]
     """Tasks that the template solves."""
+    work: Callable[[Any, Any, Device], Work] = lambda problem, choice, device: Work()
+    """`work(problem, choice, device)`."""
+    drawn: Callable[[Any], Inputs] = lambda problem: {}
+    """`drawn(problem)`: the inputs whose values `Problem.cost` reads (lengths, routing), on the CPU."""
     reads_inputs: bool = False
     """Whether `plan_from` takes the inputs that a plan may read, too: `plan_from(problem, choice, device, inputs)`."""
     normal: Callable[[Any, Any, Device], Any] = lambda problem, choice, device: choice
@@ -74,10 +74,8 @@ class Space:
     narrowed: Callable[[Any, Device], Mapping[str, tuple[Value, ...]]] | None = None
     """`narrowed(problem, device)`: fewer values for fields of which a problem needs no others, so that a search wastes
     no draws on what makes no difference there."""
-
     parts: tuple[str, ...] = ()
     """Modules of `kernels/` that are the template's own, and go into a generated file as the family's private ones."""
-
     arch: str = ""
     """The only architecture that the template runs on, if there is but one."""
 

@@ -9,6 +9,7 @@ from ..device import Device
 from ..problem import Inputs
 from ..space import Space, Value, Work
 from ._prefill_hopper_choice import Schedule, choice_for, facts
+from ._prefill_space import work_of
 from .problem import AttentionPrefill
 
 BLOCK_M = 128
@@ -66,21 +67,13 @@ def _heads_at_once(problem: AttentionPrefill, cache_mib: int) -> int:
 
 
 def _work(problem: AttentionPrefill, schedule: Schedule, device: Device) -> Work:
-    """Each edge of what a query sees lies half a block of queries and half a tile of keys within what is computed."""
-    edges = (2 if problem.window else 1) if problem.causal else 0
-    queries = sum(num_queries for num_queries, _ in problem.sequences())
-    more = edges * queries * (BLOCK_M + schedule.block_n) / 2
-    return Work(flops_factor=1 + more / max(1, problem.keys_seen()))
+    return work_of(problem, BLOCK_M, schedule.block_n)
 
 
 def _plan_from(problem: AttentionPrefill, schedule: Schedule, device: Device, inputs: Inputs) -> Any:
     from .prefill_gluon_hopper import plan_from
 
     return plan_from(problem, schedule, device, inputs)
-
-
-def _drawn(problem: AttentionPrefill) -> Inputs:
-    return {}
 
 
 PREFILL_HOPPER = Space(
@@ -94,7 +87,6 @@ PREFILL_HOPPER = Space(
     plan_from=_plan_from,
     facts=facts,
     work=_work,
-    drawn=_drawn,
     tasks=("prefill",),
     reads_inputs=True,
     arch="sm_90",

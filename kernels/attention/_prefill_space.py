@@ -79,10 +79,14 @@ def _why_not_cache(problem: AttentionPrefill, tile: Tile) -> str | None:
 
 
 def _work(problem: AttentionPrefill, tile: Tile, device: Device) -> Work:
+    return work_of(problem, tile.block_m, tile.block_n)
+
+
+def work_of(problem: AttentionPrefill, block_m: int, block_n: int) -> Work:
     """Each edge of what a query sees lies half a block of queries and half a tile of keys within what is computed."""
     edges = (2 if problem.window else 1) if problem.causal else 0
     queries = sum(num_queries for num_queries, _ in problem.sequences())
-    more = edges * queries * (tile.block_m + tile.block_n) / 2
+    more = edges * queries * (block_m + block_n) / 2
     return Work(flops_factor=1 + more / max(1, problem.keys_seen()))
 
 
@@ -90,10 +94,6 @@ def _plan_from(problem: AttentionPrefill, tile: Tile, device: Device, inputs: In
     from ._prefill_plan import plan_from
 
     return plan_from(problem, tile, device, inputs)
-
-
-def _drawn(problem: AttentionPrefill) -> Inputs:
-    return {}
 
 
 PREFILL = Space(
@@ -107,7 +107,6 @@ PREFILL = Space(
     plan_from=_plan_from,
     facts=facts,
     work=_work,
-    drawn=_drawn,
     tasks=("prefill",),
     reads_inputs=True,
 )

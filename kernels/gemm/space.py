@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from ..device import Device
-from ..problem import Inputs
 from ..space import Space, Value, Work
 from . import _linear_fp8_plan, _linear_mx_plan, _linear_plan
 from ._linear_mx_plan import SCALED_ARCHS
@@ -246,11 +245,6 @@ def _work(problem: AnyLinear, tile: Tile, device: Device) -> Work:
     )
 
 
-def _drawn(problem: AnyLinear) -> Inputs:
-    """The cost is read from shapes alone."""
-    return {}
-
-
 SPACES = (
     Space(
         template="triton_stream_k",
@@ -263,7 +257,6 @@ SPACES = (
         plan_from=stream_k,
         facts=_linear_plan.facts,
         work=_work,
-        drawn=_drawn,
         tasks=("linear",),
     ),
     Space(
@@ -277,7 +270,6 @@ SPACES = (
         plan_from=stream_k,
         facts=_linear_fp8_plan.facts,
         work=_work,
-        drawn=_drawn,
         tasks=("linear_fp8",),
     ),
     Space(
@@ -291,7 +283,6 @@ SPACES = (
         plan_from=_linear_mx_plan.plan_from,
         facts=_linear_mx_plan.facts,
         work=_work,
-        drawn=_drawn,
         tasks=("linear_mx",),
     ),
 )

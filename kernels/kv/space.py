@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ..device import Device
-from ..problem import Inputs, Problem
-from ..space import Space, Value, Work
+from ..space import Space, Value
 from . import _gather_plan, _mla_append_plan, _rope_append_plan
 from ._plan import MODIFIERS, POLICIES, VECTOR_BYTES, GatherPlan, RowsPlan, cdiv, next_power_of_2
 from .problem import KV_LORA_RANK, QK_ROPE_HEAD_DIM, Append, Gather, MLAAppend, Rope, RopeAppend
@@ -106,14 +105,6 @@ def _why_not_gather(problem: Gather, tile: GatherPlan, device: Device) -> str | 
     return _why_not_tile(bytes_of_part, tile.num_warps, programs, device)
 
 
-def _work(problem: Problem, tile: object, device: Device) -> Work:
-    return Work()
-
-
-def _drawn(problem: Problem) -> Inputs:
-    return {}
-
-
 SPACES = (
     Space(
         template="triton_gather",
@@ -125,8 +116,6 @@ SPACES = (
         choice_for=_gather_plan.choice_for,
         plan_from=_gather_plan.plan_from,
         facts=_gather_plan.facts,
-        work=_work,
-        drawn=_drawn,
         tasks=("gather",),
     ),
     Space(
@@ -139,8 +128,6 @@ SPACES = (
         choice_for=_rope_append_plan.choice_for,
         plan_from=_rope_append_plan.plan_from,
         facts=_rope_append_plan.facts,
-        work=_work,
-        drawn=_drawn,
         tasks=("rope_append", "append", "rope"),
     ),
     Space(
@@ -153,8 +140,6 @@ SPACES = (
         choice_for=_mla_append_plan.choice_for,
         plan_from=_mla_append_plan.plan_from,
         facts=_mla_append_plan.facts,
-        work=_work,
-        drawn=_drawn,
         tasks=("mla_append",),
     ),
 )

@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping
 
 from ..device import Device
-from ..problem import Inputs
 from ..space import Space, Value, Work
 from ._block_plan import BlockChoice, choice_for, down_product, facts, gate_up_product, plan_from
 from ._gemm_plan import FEW_TOKENS, Product, columns_of
@@ -225,10 +224,6 @@ def _work(problem: MLPBlock, choice: BlockChoice, device: Device) -> Work:
     )
 
 
-def _drawn(problem: MLPBlock) -> Inputs:
-    return {}
-
-
 BLOCK = Space(
     template="triton_block",
     what="block",
@@ -240,7 +235,6 @@ BLOCK = Space(
     plan_from=plan_from,
     facts=facts,
     work=_work,
-    drawn=_drawn,
     tasks=("block",),
     narrowed=_narrowed,
 )

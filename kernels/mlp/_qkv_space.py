@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping
 
 from ..device import Device
-from ..problem import Inputs
 from ..space import Space, Value, Work
 from ._block_space import ACCUMULATOR_REGISTERS, EPILOGUE_BYTES
 from ._gemm_plan import FEW_TOKENS, Tile
@@ -92,10 +91,6 @@ def _work(problem: QKVProjection, tile: Tile, device: Device) -> Work:
     )
 
 
-def _drawn(problem: QKVProjection) -> Inputs:
-    return {}
-
-
 QKV = Space(
     template="triton_qkv",
     what="qkv",
@@ -107,7 +102,6 @@ QKV = Space(
     plan_from=plan_from,
     facts=facts,
     work=_work,
-    drawn=_drawn,
     tasks=("qkv",),
     narrowed=_narrowed,
 )

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ..device import Device
-from ..problem import Inputs, Problem
-from ..space import Space, Value, Work
+from ..space import Space, Value
 from . import _qk_append_plan, _rmsnorm_plan, _swiglu_plan
 from ._norm_plan import NormTile
 from ._qk_append_plan import AppendTile
@@ -112,14 +111,6 @@ def _why_not_append(problem: QKNormRopeAppend, tile: AppendTile, device: Device)
     return None
 
 
-def _work(problem: Problem, tile: object, device: Device) -> Work:
-    return Work()
-
-
-def _drawn(problem: Problem) -> Inputs:
-    return {}
-
-
 RMSNORM = Space(
     template="triton_rmsnorm",
     what="rmsnorm",
@@ -130,8 +121,6 @@ RMSNORM = Space(
     choice_for=_rmsnorm_plan.choice_for,
     plan_from=_rmsnorm_plan.plan_from,
     facts=_rmsnorm_plan.facts,
-    work=_work,
-    drawn=_drawn,
     tasks=("rmsnorm", "add_rmsnorm"),
 )
 SWIGLU = Space(
@@ -144,8 +133,6 @@ SWIGLU = Space(
     choice_for=_swiglu_plan.choice_for,
     plan_from=_swiglu_plan.plan_from,
     facts=_swiglu_plan.facts,
-    work=_work,
-    drawn=_drawn,
     tasks=("swiglu",),
 )
 QK_APPEND = Space(
@@ -158,7 +145,5 @@ QK_APPEND = Space(
     choice_for=_qk_append_plan.choice_for,
     plan_from=_qk_append_plan.plan_from,
     facts=_qk_append_plan.facts,
-    work=_work,
-    drawn=_drawn,
     tasks=("qk_append",),
 )

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ..device import Device
-from ..problem import Inputs
 from ..space import Space, Value, Work
 from ._experts_space import SPACE as EXPERTS
 from ._router_plan import RouterChoice, plan_from, router_choice_for, router_facts
@@ -41,10 +40,6 @@ def _router_work(problem: MoERouter, choice: RouterChoice, device: Device) -> Wo
     return Work(flops_factor=1.0 + problem.top_k * (1 if choice.late_scores else 2) / 4)
 
 
-def _drawn(problem: MoERouter) -> Inputs:
-    return {}  # its cost reads none
-
-
 SPACES = (
     Space(
         template="triton_router",
@@ -57,7 +52,6 @@ SPACES = (
         plan_from=plan_from,
         facts=router_facts,
         work=_router_work,
-        drawn=_drawn,
         tasks=("router",),
     ),
     EXPERTS,
