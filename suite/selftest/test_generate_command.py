@@ -74,7 +74,7 @@ def test_resume_takes_a_space_that_was_not_begun(tmp_path, monkeypatch):
 
 def test_an_estimate_of_what_was_measured_is_refused_before_the_search(tmp_path):
     with pytest.raises(RecordError, match="what was only ranked does not replace it"):
-        run(PROJECT_ROOT, "mla", How("h200", "60s", run_dir=tmp_path, estimate=True, jobs=1))
+        run(PROJECT_ROOT, "kv", How("h200", "60s", run_dir=tmp_path, estimate=True, jobs=1, space="rope_append"))
     assert not list(tmp_path.iterdir())
 
 
