@@ -5,8 +5,8 @@ from __future__ import annotations
 import atexit
 import shutil
 import subprocess
-import tarfile
 import tempfile
+import zipfile
 from io import BytesIO
 from pathlib import Path
 
@@ -24,13 +24,13 @@ def checked_out(root: Path, ref: str) -> tuple[str, str, Path]:
         )
     sha = found.stdout.decode().strip()
     has_baselines = _git(root, "cat-file", "-e", f"{sha}:baselines").returncode == 0
-    archive = _git(root, "archive", "--format=tar", sha, "kernels", *(["baselines"] if has_baselines else []))
+    archive = _git(root, "archive", "--format=zip", sha, "kernels", *(["baselines"] if has_baselines else []))
     if archive.returncode:
         raise BaseError(f"--base {ref}: commit {sha[:12]} has no kernels/ folder to measure against.")
     folder = Path(tempfile.mkdtemp(prefix="kernelgate-base-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    with tarfile.open(fileobj=BytesIO(archive.stdout)) as tar:
-        tar.extractall(folder, filter="data")
+    with zipfile.ZipFile(BytesIO(archive.stdout)) as files:  # no name in a zip leads out of the folder, unlike in a tar
+        files.extractall(folder)
     return ref, sha, folder
 
 
