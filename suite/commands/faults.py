@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..device.detect import choose, detect
+from ..record.schema import RecordError
 from ..report.tables import Column, plain, table, text
 
 TITLES = ("fault", "planted", "the run said", "others measured", "journal readable", "exit", "right")
@@ -46,7 +47,10 @@ class Row:
 
 
 def run(out: Path | None = None) -> int:
-    """Plant them all, print the table, write it to `out` as markdown. Returns 1 where one of them was not borne."""
+    """Plant them all, print the table, write it to `out` as markdown. Returns 1 where one of them was not borne.
+
+    RecordError, with all that was printed, where the toy project cannot be measured even without faults.
+    """
     try:
         catalogue, scenarios, toy = (
             importlib.import_module(f"suite.selftest.{name}")
@@ -79,6 +83,10 @@ def _kernel_rows(catalogue: Any, toy_project: Any, root: Path, kind: str) -> lis
     project = toy_project.make(root, sources, gpu="cpu" if kind == "cpu" else "auto")
     project.add_to_conftest(catalogue.LIMITS)
     outcome = project.pytest("-m", "toy", "--run-dir", "runs/all")
+    if not (project.root / "runs/all/run.json").exists():
+        raise RecordError(
+            f"The toy project was not measured at all; its run ended with {outcome.status}:\n{outcome.text}"
+        )
     record, readable = project.run("all"), bool(project.events("all"))
     measured = [set(m["times_us"]) for launch in record["launches"] for m in launch["measurements"]]
     others = bool(measured) and all(set(catalogue.SOUND) <= names for names in measured)

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kernels.discover import load_problem
+from kernels.discover import load_problems
 
 from ..record.source import tree_stamps
 from .crew import RunError
@@ -23,7 +23,7 @@ RIVAL_ACCUSED = "rival_accused"
 """The kernel beside it, known to be honest, was found wrong or failed: the judge may not end there."""
 STAGE_CHECK, STAGE_LAUNCH = "check", "launch"
 ANY_DISTRIBUTION = "normal"
-"""Every family has it; of a problem that only the trial's tree knows, no other is asked for."""
+"""Every family has it."""
 
 
 @dataclass(frozen=True)
@@ -122,11 +122,15 @@ def time_beside(
 
 
 def distributions_of(problem: str) -> tuple[str, ...]:
-    """Every distribution that a problem is checked on."""
+    """Every distribution that a problem is checked on; of one that only the trial's tree knows, those of its task."""
+    family, _, name = problem.partition("/")
     try:
-        return load_problem(problem).distributions
-    except (KeyError, ValueError):
+        tiers, hard_cases = load_problems(family)
+    except ValueError:  # only the trial's tree has this family
         return (ANY_DISTRIBUTION,)
+    known = [*hard_cases, *(p for tier in tiers.values() for p in tier)]
+    kin = [p for p in known if p.id == name] or [p for p in known if p.task == name.partition("-")[0]]
+    return kin[0].distributions if kin else (ANY_DISTRIBUTION,)
 
 
 def _rival_still_right(trial: Trial, kernel: str, problem: str, rival: str) -> Outcome | None:

@@ -17,12 +17,13 @@ import pytest
 pytest.importorskip("torch")
 
 from kernels.discover import discover
+from kernels.mla.problem import MLADecode
 from suite.commands import adversaries as command
 from suite.device.detect import choose, detect
 from suite.judge.verdict import Reason
 from suite.measure import adversaries as known
 from suite.measure.adversaries import Adversary, Judged, courses_for, read_adversaries
-from suite.measure.audition import PASSED, RIVAL_ACCUSED, Outcome, time_beside
+from suite.measure.audition import PASSED, RIVAL_ACCUSED, Outcome, distributions_of, time_beside
 from suite.measure.trial import copy_project
 from suite.record.schema import RecordError
 
@@ -73,6 +74,14 @@ def test_every_adversary_is_a_usable_kernel_of_its_tree(tmp_path: Path) -> None:
     found = discover(copy_project(tmp_path / "tree", additions))
     assert {a.kernel for a in EVERYONE} <= found.keys()
     assert not {name: info.broken for name, info in found.items() if info.broken}
+
+
+def test_a_problem_of_the_trial_alone_is_checked_on_every_distribution_of_its_task() -> None:
+    for kind in ("cpu", "cuda"):
+        course = courses_for(kind)["mla"]
+        for problem in (*course.timed, *course.check_only):
+            assert distributions_of(problem) == MLADecode.distributions
+    assert distributions_of("toy/product-n1") == ("normal",)
 
 
 def test_odd_sizes_are_never_the_same_twice() -> None:
