@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import gc
@@ -9,6 +10,9 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -20,6 +24,10 @@ COMPILERS_OWN = ("TORCHINDUCTOR_", "_TORCHINDUCTOR_", "TRITON_CACHE_DIR", "TRITO
 OWN_OPERATORS, DEVICE_KEYS = ("aten/", "prim/", "prims/"), ("/CPU", "/CUDA", "/AutogradCPU", "/AutogradCUDA")
 """PyTorch's own operators, and where a kernel could put itself in their place. For shapes alone (`Meta`) and for
 gradients PyTorch adds entries by itself."""
+BACKENDS = [module for module in vars(torch.backends).values() if isinstance(module, ModuleType)]
+"""What is there from the beginning: others come when they are first used."""
+LITTLE = 1e-310
+"""A denormal number in double precision."""
 WATCHED_SIGNALS = (signal.SIGALRM, signal.SIGINT, signal.SIGTERM, signal.SIGPROF, signal.SIGUSR1, signal.SIGUSR2)
 
 
@@ -45,7 +53,7 @@ def torch_settings() -> dict[str, Any]:
 
 def all_settings() -> dict[str, Any]:
     """Those of PyTorch, of Python and of the operating system, for this process and thread."""
-    return torch_settings() | _modes() | _python() | _system() | _cuda()
+    return torch_settings() | _modes() | _libraries() | _python() | _system() | _cuda()
 
 
 def _modes() -> dict[str, Any]:
@@ -60,6 +68,20 @@ def _modes() -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _libraries() -> dict[str, Any]:
+    """What torch.backends lets a process choose, and how the processor treats the smallest numbers."""
+    little = torch.tensor([LITTLE], dtype=torch.float64)
+    return {"backends": dict(_backends()), "denormal numbers": bool((little * 1.0 != 0).item())}
+
+
+def _backends() -> Iterator[tuple[str, str]]:
+    for module in BACKENDS:
+        for setting, kind in vars(type(module)).items():
+            if type(kind).__name__ == "ContextProp":
+                with contextlib.suppress(Exception):  # of a library that is not here
+                    yield f"{module.__name__}.{setting}", str(getattr(module, setting))
+
+
 def _replaced_operators() -> tuple[str, ...]:
     """Operators of PyTorch that something in this process implements anew."""
     known = torch.library._impls  # noqa: SLF001 - it has no public name
@@ -71,9 +93,39 @@ def _python() -> dict[str, Any]:
         "trace function": (sys.gettrace(), sys.getprofile(), threading.gettrace(), threading.getprofile()),
         "garbage collection": (gc.isenabled(), gc.get_threshold(), gc.get_freeze_count(), tuple(gc.callbacks)),
         "switch interval": sys.getswitchinterval(),
+        "audit hooks": _audit_hooks,
+        "monitoring tools": _monitoring_tools(),
         "signal handlers": tuple(signal.getsignal(s) for s in WATCHED_SIGNALS),
         "interval timers": any(sum(signal.getitimer(t)) > 0 for t in (signal.ITIMER_REAL, signal.ITIMER_PROF)),
     }
+
+
+def _monitoring_tools() -> tuple[Any, ...]:
+    """Who is told of what Python executes, from Python 3.12 on."""
+    monitoring = getattr(sys, "monitoring", None)
+    return tuple(monitoring.get_tool(number) for number in range(6)) if monitoring else ()
+
+
+def _count_audit_hooks(event: str, arguments: object) -> None:
+    """An audit hook itself: Python tells it of others that are added, and of nothing else can one learn of them."""
+    global _audit_hooks  # noqa: PLW0603 - it is asked for without an object
+    _audit_hooks += event == "sys.addaudithook"
+
+
+_audit_hooks = 0
+sys.addaudithook(_count_audit_hooks)
+
+
+def thread_settings() -> dict[tuple[int, str], tuple[Any, ...]]:
+    """(thread of this process, when it started) -> cores, niceness and scheduler; nothing where this is not Linux."""
+    found: dict[tuple[int, str], tuple[Any, ...]] = {}
+    for folder in Path("/proc/self/task").glob("*"):
+        with contextlib.suppress(OSError, IndexError):
+            thread = int(folder.name)
+            started = (folder / "stat").read_text(errors="replace").rpartition(")")[2].split()[19]
+            cores = tuple(sorted(os.sched_getaffinity(thread)))
+            found[thread, started] = (cores, os.getpriority(os.PRIO_PROCESS, thread), os.sched_getscheduler(thread))
+    return found
 
 
 def _system() -> dict[str, Any]:

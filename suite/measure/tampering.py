@@ -23,7 +23,7 @@ import torch
 from kernels import discover
 from kernels.kernel import Kernel
 
-from .process_settings import all_settings, torch_settings
+from .process_settings import all_settings, thread_settings, torch_settings
 
 MODULES = (
     "builtins", "contextlib", "ctypes", "functools", "gc", "json", "math", "os", "posix", "random", "secrets", "select",
@@ -62,11 +62,18 @@ class Snapshot:
         self._own = f"{own_module}." if own_module else ""
         self._settings_now = torch_settings if library else all_settings
         self._settings, self._known = self._settings_now(), {} if library else identities()
+        self._threads = {} if library else thread_settings()
 
     def changes(self) -> list[str]:
         """What is not as it was. It is not put back: the process is of no further use."""
         before, after = self._settings, self._settings_now()
         changed = [_change(name, before[name], after.get(name)) for name in before if before[name] != after.get(name)]
+        threads = thread_settings() if self._threads else {}
+        changed += [
+            _change("cores, niceness or scheduler of a thread", self._threads[key], threads[key])
+            for key in self._threads.keys() & threads.keys()  # others have ended, or begun with settings of their own
+            if self._threads[key] != threads[key]
+        ]
         now = identities() if self._known else {}
         return changed + [
             f"{name} was replaced"

@@ -47,6 +47,10 @@ CASES = {
                                            lambda: os.environ.__delitem__("KERNELGATE_SELFTEST")),
     "garbage collection from": (gc.disable, gc.enable),
     "switch interval from": (lambda: sys.setswitchinterval(0.5), lambda: sys.setswitchinterval(0.005)),
+    r"backends \(torch.backends.mkldnn.enabled\)": (lambda: setattr(torch.backends.mkldnn, "enabled", False),
+                                                   lambda: setattr(torch.backends.mkldnn, "enabled", True)),
+    "denormal numbers from": (lambda: torch.set_flush_denormal(True), lambda: torch.set_flush_denormal(False)),
+    "audit hooks from": (lambda: sys.addaudithook(lambda event, arguments: None), lambda: None),
     "signal handlers from": (lambda: signal.signal(signal.SIGUSR1, print),
                              lambda: signal.signal(signal.SIGUSR1, signal.SIG_DFL)),
 }  # fmt: skip
@@ -84,6 +88,18 @@ def test_a_library_answers_for_settings_of_torch_only() -> None:
     with pytest.raises(Tampered, match="default_dtype"), untouched("here", library=True):
         torch.set_default_dtype(torch.float64)
     torch.set_default_dtype(torch.float32)
+
+
+def test_niceness_of_another_thread_is_seen() -> None:
+    end = threading.Event()
+    thread = threading.Thread(target=end.wait)
+    thread.start()
+    try:
+        with pytest.raises(Tampered, match="niceness or scheduler of a thread"), untouched("here"):
+            os.setpriority(os.PRIO_PROCESS, thread.native_id or 0, 5)
+    finally:
+        end.set()
+        thread.join()
 
 
 def test_a_thread_that_goes_on_is_seen() -> None:
