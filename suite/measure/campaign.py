@@ -33,6 +33,10 @@ from .stopwatch import Stopwatch
 CASE_TIMEOUT_S = 300.0
 """Long, because a kernel may compile on its first call."""
 
+CHANGED_LATER = {
+    "reason": "tampered",
+    "sentence": "The outputs of a timed call are not those that were handed over right behind it.",
+}
 Factors = dict[str, dict[str, float]]
 """Kernel id -> its `output_factors`."""
 
@@ -248,7 +252,9 @@ class Campaign:
             for call, kernel, call_seed in source.sequences[number].kept_calls():
                 if self.crew.origin(kernel) == Origin.REFERENCE.value:  # what others are held against, in float32
                     continue
-                fault = self._fault(problem, kernel, seed, outputs.get((number, call)), call_seed)
+                sequence, described = source.sequences[number], outputs.get((number, call))
+                fault = None if sequence.has_kept(call, described) else CHANGED_LATER
+                fault = fault or self._fault(problem, kernel, seed, described, call_seed)
                 if fault:
                     wrong.setdefault(kernel, fault)
         return [{"kernel": kernel} | fault for kernel, fault in wrong.items()]

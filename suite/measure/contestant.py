@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kernels.kernel import Kernel
-from kernels.problem import Problem
+from kernels.problem import Inputs, Problem
 
 from ..device.timer import TimedCall
 
@@ -19,6 +19,8 @@ class Contestant:
     kernel: Kernel
     problem: Problem
     """As the kernel's own tree defines it."""
+    inputs: Inputs
+    """Its own handles of the inputs' memory."""
     state: Any
     plan_us: float
     host_us: float

@@ -75,22 +75,24 @@ def run_once(place: Place, case: Problem, own_case: Problem, inputs: Inputs, pre
     kernel's own tree knows it; files of outputs begin with `prefix`."""
     implementation = load_watched(place.kernel, place.library)
     spoil_updates(case, inputs)
-    before = checksums(inputs)
+    before, given = checksums(inputs), handles(inputs)
     with untouched("when it was run", module_of(place.kernel), place.library):
         reason = why_not(implementation, own_case, place.device)
         if reason:
             return {"status": "skipped", "reason": "not_supported", "sentence": reason}
         with torch.inference_mode():
-            state = implementation.plan(own_case, plan_inputs(case, inputs), place.device)
+            state = implementation.plan(own_case, plan_inputs(case, given), place.device)
             poison_pool(place.tensors_on, case)
-            outputs = implementation.run(inputs, state)
+            outputs = implementation.run(given, state)
             require_tensors(outputs, place.tensors_on)
             updates = taken_updates(case, inputs)
             at_once = copies(outputs) | updates
             synchronize(place.tensors_on)
             fault = _fault(case, inputs, before, outputs, at_once, place.tensors_on == "cpu")
             if not fault and place.tensors_on == place.device.torch_name:  # Triton's interpreter is too slow for two
-                fault = _same_memory(outputs, implementation.run(inputs, state))
+                again = same_memory(outputs, implementation.run(given, state))
+                sentence = f"Its second call returned the memory that the first had returned: {', '.join(again)}."
+                fault = ("wrong_form", sentence) if again else None
             synchronize(place.tensors_on)
     if fault:
         return {"status": "incorrect", "reason": fault[0], "sentence": fault[1]}
@@ -124,13 +126,10 @@ def _fault(
     return None
 
 
-def _same_memory(first: Outputs, second: Outputs) -> tuple[str, str] | None:
-    """(reason, sentence) where a second call returned memory that the first one's caller holds."""
+def same_memory(first: Outputs, second: Outputs) -> list[str]:
+    """Outputs of a second call that lie in memory which the first one's caller holds."""
     held = {output.untyped_storage().data_ptr() for output in first.values() if output.numel()}
-    again = [name for name, output in second.items() if output.untyped_storage().data_ptr() in held and output.numel()]
-    if again:
-        return "wrong_form", f"Its second call returned the memory that the first had returned: {', '.join(again)}."
-    return None
+    return [name for name, output in second.items() if output.numel() and output.untyped_storage().data_ptr() in held]
 
 
 def why_not(kernel: Kernel, problem: Problem, device: Device) -> str | None:
@@ -149,6 +148,16 @@ def why_not(kernel: Kernel, problem: Problem, device: Device) -> str | None:
 def plan_inputs(problem: Problem, inputs: Inputs) -> Inputs:
     """The part of the inputs that `Kernel.plan` may see."""
     return {name: inputs[name] for name in problem.plan_inputs}
+
+
+def handles(inputs: Inputs) -> Inputs:
+    """Other tensors of the same memory, in a dictionary of their own: what is done to these objects is no matter."""
+    return {
+        name: torch.empty(0, dtype=t.dtype, device=t.device).set_(
+            t.untyped_storage(), t.storage_offset(), t.size(), t.stride()
+        )
+        for name, t in inputs.items()
+    }
 
 
 def save_outputs(outputs: Outputs, folder: Path, prefix: str) -> dict[str, dict[str, Any]]:
@@ -193,7 +202,8 @@ def _not_plain(value: Any, torch_device: str) -> str | None:
         return "is a lazy conjugate or negative"
     if value.device.type != torch.device(torch_device).type:
         return f"is on {value.device}"
-    return None
+    hidden = [name for name in vars(value) if hasattr(torch.Tensor, name)]
+    return f"hides {', '.join(sorted(hidden))} of torch.Tensor behind attributes of its own" if hidden else None
 
 
 def shared_memory(inputs: Inputs, outputs: Outputs) -> str | None:

@@ -24,7 +24,7 @@ from .blame import blamed, culprit
 from .caches import flush_and_touch
 from .contestant import Contestant
 from .drawn import InputsChangedError
-from .execute import failure, fixed_checksums, plan_inputs, synchronize, why_not
+from .execute import WrongFormError, failure, fixed_checksums, handles, plan_inputs, synchronize, why_not
 from .sequence import Ask
 from .session import Session
 from .stopwatch import Stopwatch
@@ -34,6 +34,7 @@ HARM: dict[type[Exception], str] = {
     Tampered: "tampered",
     OutsideWorkError: "outside_interval",
     InputsChangedError: "inputs_changed",
+    WrongFormError: "wrong_form",
 }
 """What a timed call did to others -> reason code."""
 ROTATIONS = 2
@@ -147,16 +148,18 @@ def _prepare(
     reason = why_not(kernel, own_problem, device)
     if reason:
         raise RuntimeError(f"it was correct before, and now {reason}")
-    kernel.plan(own_problem, plan_inputs(problem, inputs), device)  # the first plan may compile
+    given = handles(inputs)
+    kernel.plan(own_problem, plan_inputs(problem, given), device)  # the first plan may compile
     synchronize(device.torch_name)
     start = time.perf_counter_ns()
-    state = kernel.plan(own_problem, plan_inputs(problem, inputs), device)
+    state = kernel.plan(own_problem, plan_inputs(problem, given), device)
     synchronize(device.torch_name)
     plan_us = (time.perf_counter_ns() - start) / 1e3
-    run = functools.partial(kernel.run, inputs, state)
+    run = functools.partial(kernel.run, given, state)
     host_us = statistics.median(_host_time_us(run, device) for _ in range(HOST_CALLS))
     calls = [TimedCall(run, before) for _ in range(1 if device.kind == "cpu" else ROTATIONS)]
-    return Contestant(kernel_id, kernel, own_problem, state, plan_us, host_us, time.perf_counter() - began, calls)
+    prepare_s = time.perf_counter() - began
+    return Contestant(kernel_id, kernel, own_problem, given, state, plan_us, host_us, prepare_s, calls)
 
 
 def _host_time_us(run: Any, device: Device) -> float:

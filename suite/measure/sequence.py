@@ -6,6 +6,7 @@ import functools
 import secrets
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,8 +19,8 @@ from ..device.timer import Step, TimedCall
 from .blame import blamed, blaming
 from .caches import reset_persisting_lines
 from .drawn import Drawn, InputsChangedError
-from .execute import copies, fixed_checksums
-from .tampering import Snapshot
+from .execute import WrongFormError, copies, fixed_checksums, require_tensors, same_memory, save_outputs
+from .tampering import Snapshot, Tampered
 
 Ask = Callable[[dict[str, Any]], dict[str, Any]]
 
@@ -36,10 +37,15 @@ class Sequence:
     calls: dict[str, list[TimedCall]]
     """Kernel -> its calls: in different places of memory, or one."""
     blocks: int
+    output_dir: Path
     order: list[str] = field(default_factory=list)
     """Kernel of every call."""
-    kept: list[tuple[int, str, Outputs]] = field(default_factory=list)
-    """(call, kernel, outputs) for the referee."""
+    kept: list[dict[str, Any]] = field(default_factory=list)
+    """{sequence, call, kernel, outputs} for the referee, as `save_outputs` describes them."""
+    _keep_later: list[tuple[int, str, Outputs]] = field(default_factory=list)
+    """(call, kernel, outputs) of replays: to wait for them would let the device run idle."""
+    _held: dict[str, Outputs] = field(default_factory=dict)
+    """Kernel -> what its first call returned, as a caller may hold it: no later call may return it again."""
     _latest: Outputs = field(default_factory=dict)
     """Copies of the latest call's outputs."""
     _changed: list[torch.Tensor] = field(default_factory=list)
@@ -52,9 +58,10 @@ class Sequence:
     def steps(self) -> Iterator[Step]:
         """Every timed call."""
         chance, inspected = secrets.SystemRandom(), secrets.randbelow(self.blocks)
-        for calls in self.calls.values():
-            for call in calls:
-                self._spoil(call)
+        ask = self.ask
+        called = [(call, (call.run, call.before, call.replay)) for calls in self.calls.values() for call in calls]
+        for call, _ in called:
+            self._spoil(call)
         for block in range(self.blocks):
             reset_persisting_lines(self.device)  # each kernel is called once until the next time
             order = chance.sample(sorted(self.calls), len(self.calls))
@@ -68,8 +75,15 @@ class Sequence:
                     told=self._tell,
                     after=functools.partial(self._look, kernel, call, last_with_inputs),
                 )
+                replaced = any((call.run, call.before, call.replay) != functions for call, functions in called)
+                if replaced or self.ask is not ask:
+                    raise blamed(kernel, Tampered("In a timed call it replaced what the harness calls."))
             self._refuse_changed_activations()
         self._turn("")
+
+    def save_kept(self) -> None:
+        """Save what could wait."""
+        self.kept += [self._saved(*entry) for entry in self._keep_later]
 
     def _turn(self, kernel: str) -> int:
         """End the latest call, and have the seed of the next."""
@@ -78,18 +92,32 @@ class Sequence:
                     "shared": all(call.replay for calls in self.calls.values() for call in calls)}  # fmt: skip
         turn = self.ask(question)
         if turn["keep_previous"]:
-            self.kept.append((len(self.order) - 1, self.order[-1], self._latest))
+            self._keep(later=bool(question["shared"]))
         self._latest = {}
         if kernel:
             self.order.append(kernel)
         return int(turn["seed"])
+
+    def _keep(self, later: bool) -> None:
+        """Hand the latest call's outputs over; at once where kernels' own code runs in calls, and could change them."""
+        entry = (len(self.order) - 1, self.order[-1], self._latest)
+        if later:
+            self._keep_later.append(entry)
+            return
+        self.kept.append(self._saved(*entry))
+        digests = {name: output["sha256"] for name, output in self.kept[-1]["outputs"].items()}
+        self.ask({"ask": "kept", "sequence": self.number, "call": entry[0], "sha256": digests})
+
+    def _saved(self, call: int, kernel: str, outputs: Outputs) -> dict[str, Any]:
+        described = save_outputs(outputs, self.output_dir, f"{self.number}.{call}.")
+        return {"sequence": self.number, "call": call, "kernel": kernel, "outputs": described}
 
     def _set_up(self, kernel: str, call: TimedCall, checked: bool, watched: bool) -> None:
         self._before = Snapshot() if watched and not call.replay else None
         self.drawn.draw(self._turn(kernel))
         self._checksums = fixed_checksums(self.problem, self.drawn.inputs) if checked else {}
         if self.device.kind == "cpu":
-            self.ask({"ask": "ready"})  # from here on the parent waits for the call alone
+            self.ask({"ask": "ready", "undo": self.drawn.entrust()})  # from here on the parent waits for the call alone
 
     def _tell(self, time_us: float) -> None:
         """At once, so that nothing in this process can change it, and the parent's clock stops."""
@@ -97,7 +125,15 @@ class Sequence:
 
     def _look(self, kernel: str, call: TimedCall, last_with_inputs: bool) -> None:
         """Right behind the call: what other streams or threads write later comes too late."""
+        if not call.replay:  # whose outputs are those of its capture
+            with blaming(kernel):
+                require_tensors(call.outputs, self.device.torch_name)
         self._latest = copies(call.outputs) | taken_updates(self.problem, self.drawn.inputs)
+        if self.device.kind == "cpu":
+            handed = self.ask({"ask": "handed", "sequence": self.number})  # until here the parent's clock looked on
+            self.drawn.take_back(handed["undo"])
+        if not call.replay:
+            self._refuse_held_memory(kernel, call.outputs)
         self._spoil(call)  # the next kernel shall not find the answer there
         if last_with_inputs:
             self._changed.append(self.drawn.changed_activations())
@@ -106,6 +142,12 @@ class Sequence:
         if self._before:
             with blaming(kernel):
                 self._before.refuse_changes("in a timed call")
+
+    def _refuse_held_memory(self, kernel: str, outputs: Outputs) -> None:
+        if again := same_memory(self._held.get(kernel, {}), outputs):
+            sentence = f"In a timed call it returned memory that an earlier one had returned: {', '.join(again)}."
+            raise blamed(kernel, WrongFormError(sentence))
+        self._held.setdefault(kernel, outputs)
 
     def _refuse_changed_activations(self) -> None:
         if self._changed and bool(torch.stack(self._changed).any()):

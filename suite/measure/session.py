@@ -16,15 +16,16 @@ from typing import Any
 import torch
 
 from kernels.device import Device
-from kernels.problem import Inputs, Outputs, Problem
+from kernels.problem import Inputs, Problem
 from kernels.updates import spoil_updates, taken_updates
 
 from ..device.device_records import TimerError
 from ..device.timer import CaptureError, GraphRecords, PerfCounter, QueuedEvents, Timer
 from ..judge.check import compare
+from .blame import blaming
 from .contestant import Contestant
 from .drawn import Drawn
-from .execute import copies, plan_inputs, save_outputs, synchronize
+from .execute import copies, plan_inputs, require_tensors, synchronize
 from .sequence import Ask, Sequence, surroundings
 from .stopwatch import Stopwatch
 from .witness import WitnessRounds
@@ -107,6 +108,8 @@ class Session:
                 try:
                     for call in contestant.calls:
                         timer.prepare(call)
+                        with blaming(contestant.kernel_id):
+                            require_tensors(call.outputs, self.device.torch_name)
                     captured.append(contestant)
                 except CaptureError as error:
                     notes.append(f"{contestant.kernel_id} cannot be captured into a graph: {error}")
@@ -120,8 +123,9 @@ class Session:
             return {}
         safe = {}
         for contestant in captured:
-            state = contestant.kernel.plan(contestant.problem, plan, self.device)
-            expected = contestant.kernel.run(self.inputs, state) | taken_updates(self.problem, self.inputs)
+            given = plan_inputs(self.problem, contestant.inputs)
+            state = contestant.kernel.plan(contestant.problem, given, self.device)
+            expected = contestant.kernel.run(contestant.inputs, state) | taken_updates(self.problem, self.inputs)
             call = contestant.calls[0]
             assert call.replay is not None
             spoil_updates(self.problem, self.inputs)
@@ -143,7 +147,8 @@ class Session:
         for attempt in range(RECORD_ATTEMPTS):
             self._sequences += 1
             calls = {c.kernel_id: c.calls for c in contestants}
-            sequence = Sequence(self._sequences, self.problem, self.device, self.drawn, self.ask, calls, blocks)
+            sequence = Sequence(self._sequences, self.problem, self.device, self.drawn, self.ask, calls, blocks,
+                                self.output_dir)  # fmt: skip
             try:
                 with Stopwatch(self.phases_s, "kernels"):
                     times_us = timer.measure(sequence.steps())
@@ -154,8 +159,8 @@ class Session:
             finally:
                 self.drawn.restore()
             with Stopwatch(self.phases_s, "check"):
-                kept = [self._save(sequence, *entry) for entry in sequence.kept]
-            return [self._measurement(timer, contestants, sequence, times_us, notes)], kept
+                sequence.save_kept()
+            return [self._measurement(timer, contestants, sequence, times_us, notes)], sequence.kept
         return [], []
 
     def _affordable_blocks(self, contestants: list[Contestant]) -> int:
@@ -171,10 +176,6 @@ class Session:
             synchronize(self.device.torch_name)
             block_s = time.perf_counter() - start
         return max(MIN_BLOCKS, min(self.max_blocks, int(self.budget_s / block_s)))
-
-    def _save(self, sequence: Sequence, call: int, kernel_id: str, outputs: Outputs) -> dict[str, Any]:
-        described = save_outputs(outputs, self.output_dir, f"{sequence.number}.{call}.")
-        return {"sequence": sequence.number, "call": call, "kernel": kernel_id, "outputs": described}
 
     def _measurement(
         self, timer: Timer, contestants: list[Contestant], sequence: Sequence, times_us: list[float], notes: list[str]

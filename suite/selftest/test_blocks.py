@@ -113,6 +113,33 @@ def test_times_that_the_parent_did_not_wait_for_are_contradicted() -> None:
     assert not contradicted(reply({})["measurements"], played(told_us=19000.0, wait_s=0.02))
 
 
+def test_outputs_that_are_computed_when_they_are_handed_over_contradict_the_time() -> None:
+    source = BlockSource()
+    ask(source, 0)
+    for index in range(1, 7):
+        source.answer({"ask": "ready", "undo": ["rows"]})
+        source.answer({"ask": "told", "sequence": 1, "time_us": 100.0})
+        time.sleep(0.02 if index % 2 else 0.001)
+        assert source.answer({"ask": "handed", "sequence": 1}) == {"undo": ["rows"]}
+        ask(source, index)
+    (failure,) = contradicted(reply({})["measurements"], source)
+    assert failure["kernel"] == "toy/a"
+    assert failure["reason"] == "timer_contradicted"
+
+
+def test_outputs_must_be_those_that_were_handed_over() -> None:
+    source = BlockSource()
+    ask(source, 0)
+    ask(source, 1)
+    source.answer({"ask": "kept", "sequence": 1, "call": 0, "sha256": {"out": "a"}})
+    sequence = source.sequences[1]
+    assert sequence.has_kept(0, {"out": {"sha256": "a"}})
+    assert not sequence.has_kept(0, {"out": {"sha256": "b"}})
+    assert not sequence.has_kept(1, {"out": {"sha256": "a"}})
+    with pytest.raises(WorkerError, match="what no launch asks for"):
+        source.answer({"ask": "kept", "sequence": 1, "call": 0, "sha256": {"out": "b"}})
+
+
 def test_drawing_the_inputs_is_no_part_of_the_wait() -> None:
     source = BlockSource()
     ask(source, 0)

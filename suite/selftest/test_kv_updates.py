@@ -226,6 +226,6 @@ def test_a_graph_that_keeps_the_slots_of_its_capture_is_not_safe(key: str, tmp_p
     for name, slots, safe in (("follows", inputs["slot_mapping"], True), ("keeps", before, False)):
         replay: Any = functools.partial(rounded, problem, {**inputs, "slot_mapping": slots})
         call = TimedCall(run=dict, before=lambda: None, outputs=rounded(problem, inputs), replay=replay)
-        contestant = Contestant(name, honest, problem, problem, 0.0, 0.0, 0.0, [call])
+        contestant = Contestant(name, honest, problem, inputs, problem, 0.0, 0.0, 0.0, [call])
         assert session._graph_safety([contestant]) == {name: safe}
         assert torch.equal(inputs["slot_mapping"], before)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,11 +12,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from kernels.device import Device
 from kernels.discover import load_problems
-from kernels.problem import Problem, Tier
-from suite.device.timer import TimedCall
+from kernels.problem import Outputs, Problem, Tier
+from suite.device.timer import PerfCounter, TimedCall
 from suite.measure.drawn import Drawn
+from suite.measure.execute import WrongFormError
 from suite.measure.sequence import Sequence, surroundings
 
+CPU = Device("cpu", "cpu", 2, 0, 1, "float8_e4m3fn")
 GPU = Device("hip", "gfx942", 304, 65536, 64, "float8_e4m3fnuz")
 TASKS = {"moe": "router", "gemm": "linear"}
 """Of one, every input is drawn anew for a call; of the other, weights stay and are checksummed."""
@@ -42,7 +46,7 @@ def answer(question: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("family", TASKS)
-def test_surroundings_do_all_that_is_done_around_calls(family: str) -> None:
+def test_surroundings_do_all_that_is_done_around_calls(family: str, tmp_path: Path) -> None:
     problem = smoke_problem(family)
     inputs = problem.make_inputs(0, "cpu", problem.distributions[0])
     outputs = {n: torch.zeros(s.shape, dtype=getattr(torch, s.dtype)) for n, s in problem.output_specs().items()}
@@ -51,8 +55,83 @@ def test_surroundings_do_all_that_is_done_around_calls(family: str) -> None:
     with Operators() as known:
         surroundings(problem, drawn, inputs, [call])
     with Operators() as seen:
-        for step in Sequence(1, problem, GPU, drawn, answer, {"toy/a": [call]}, blocks=2).steps():
+        for step in Sequence(1, problem, GPU, drawn, answer, {"toy/a": [call]}, 2, tmp_path).steps():
             step.setup()
             step.after()
     assert seen.names <= known.names
     assert any("_local_scalar_dense" in name for name in known.names)  # the host reads: a copy from the device
+
+
+class Parent:
+    """Keeps every call, and remembers what it was told."""
+
+    def __init__(self) -> None:
+        self.kept: dict[int, dict[str, str]] = {}
+        self.undo: Any = None
+
+    def __call__(self, question: dict[str, Any]) -> dict[str, Any]:
+        self.undo = question.get("undo", self.undo)
+        if question["ask"] == "kept":
+            self.kept[question["call"]] = question["sha256"]
+        return {"seed": question.get("index", 0) + 1, "keep_previous": question.get("index", 0) > 0, "undo": self.undo}
+
+
+def play(run: Any, tmp_path: Path, blocks: int = 3) -> tuple[Sequence, Parent]:
+    """Blocks of one kernel, timed on the CPU."""
+    problem = smoke_problem("gemm")
+    drawn, parent = Drawn(problem, problem.make_inputs(0, "cpu"), torch.Generator()), Parent()
+    call = TimedCall(run=functools.partial(run, problem, drawn), before=lambda: None)
+    sequence = Sequence(1, problem, CPU, drawn, parent, {"toy/a": [call]}, blocks, tmp_path)
+    PerfCounter().measure(sequence.steps())
+    return sequence, parent
+
+
+def fresh(problem: Problem, drawn: Drawn) -> Outputs:
+    return {n: torch.zeros(s.shape, dtype=getattr(torch, s.dtype)) for n, s in problem.output_specs().items()}
+
+
+def test_what_is_kept_of_an_eager_call_is_told_at_once(tmp_path: Path) -> None:
+    sequence, parent = play(fresh, tmp_path)
+    told = {entry["call"]: {n: o["sha256"] for n, o in entry["outputs"].items()} for entry in sequence.kept}
+    assert told == parent.kept
+    assert set(told) == {0, 1, 2}
+
+
+def test_no_call_finds_which_rows_are_new(tmp_path: Path) -> None:
+    found = []
+
+    def spy(problem: Problem, drawn: Drawn) -> Outputs:
+        found.append((list(drawn._undo), drawn._seed, drawn.generator.initial_seed()))
+        return fresh(problem, drawn)
+
+    sequence, parent = play(spy, tmp_path)
+    assert found == [([], -1, 0)] * 3
+    assert parent.undo
+    before = {name: tensor.clone() for name, tensor in sequence.problem.make_inputs(0, "cpu").items()}
+    sequence.drawn.restore()
+    fixed = [name for name in before if name not in sequence.problem.activations]
+    assert fixed
+    for name in fixed:
+        assert torch.equal(sequence.drawn.inputs[name].view(torch.uint8), before[name].view(torch.uint8))
+
+
+def test_memory_that_an_earlier_call_returned_is_refused(tmp_path: Path) -> None:
+    buffers = list[Outputs]()
+
+    def in_turn(problem: Problem, drawn: Drawn) -> Outputs:
+        buffers.append(fresh(problem, drawn) if len(buffers) < 3 else buffers[-3])
+        return buffers[-1]
+
+    with pytest.raises(WrongFormError, match="memory that an earlier one had returned"):
+        play(in_turn, tmp_path, blocks=4)
+
+
+def test_a_lazy_output_of_a_timed_call_is_refused(tmp_path: Path) -> None:
+    def lazy(problem: Problem, drawn: Drawn) -> Outputs:
+        outputs = fresh(problem, drawn)
+        for output in outputs.values():
+            setattr(output, "clone", output.clone)  # noqa: B010 - mypy refuses an assignment
+        return outputs
+
+    with pytest.raises(WrongFormError, match="hides clone of"):
+        play(lazy, tmp_path)
