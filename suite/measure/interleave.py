@@ -25,6 +25,7 @@ from .caches import flush_and_touch
 from .contestant import Contestant
 from .drawn import InputsChangedError
 from .execute import WrongFormError, failure, fixed_checksums, handles, plan_inputs, synchronize, why_not
+from .helpers import HELPERS
 from .sequence import Ask
 from .session import Session
 from .stopwatch import Stopwatch
@@ -120,6 +121,8 @@ def _prepare_all(
     request: Request, ask: Ask, problem: Problem, inputs: Inputs, device: Device, before: Any
 ) -> tuple[list[Contestant], list[dict[str, Any]]]:
     contestants, failures = [], []
+    if device.kind == "cpu":
+        HELPERS.claim("")
     for kernel_id in request.libraries:  # what a library sets when it is imported, it sets for all of them
         with contextlib.suppress(Exception):
             why_not(load_watched(kernel_id, library=True), problem, device)
@@ -131,6 +134,8 @@ def _prepare_all(
             kernel = load_watched(kernel_id, library)
             with untouched("while it was prepared", module_of(kernel_id), library):
                 contestants.append(_prepare(kernel_id, kernel, problem, inputs, device, before))
+            if device.kind == "cpu":
+                HELPERS.claim(kernel_id)
         except Exception as error:
             reply = failure(error)
             if reply["poisoned"]:

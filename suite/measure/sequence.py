@@ -15,11 +15,13 @@ from kernels.device import Device
 from kernels.problem import Inputs, Outputs, Problem
 from kernels.updates import spoil_updates, taken_updates
 
+from ..device.device_records import OutsideWorkError
 from ..device.timer import Step, TimedCall
 from .blame import blamed, blaming
 from .caches import reset_persisting_lines
 from .drawn import Drawn, InputsChangedError
 from .execute import WrongFormError, copies, fixed_checksums, require_tensors, same_memory, save_outputs
+from .helpers import HELPERS
 from .tampering import Snapshot, Tampered
 
 Ask = Callable[[dict[str, Any]], dict[str, Any]]
@@ -46,6 +48,7 @@ class Sequence:
     """(call, kernel, outputs) of replays: to wait for them would let the device run idle."""
     _held: dict[str, Outputs] = field(default_factory=dict)
     """Kernel -> what its first call returned, as a caller may hold it: no later call may return it again."""
+    _told_us: float = 0.0
     _latest: Outputs = field(default_factory=dict)
     """Copies of the latest call's outputs."""
     _changed: list[torch.Tensor] = field(default_factory=list)
@@ -80,6 +83,9 @@ class Sequence:
                     raise blamed(kernel, Tampered("In a timed call it replaced what the harness calls."))
             self._refuse_changed_activations()
         self._turn("")
+        if guilty := HELPERS.culprit():
+            sentence = "Threads or processes that it started computed while other kernels were called."
+            raise blamed(guilty, OutsideWorkError(sentence))
 
     def save_kept(self) -> None:
         """Save what could wait."""
@@ -117,10 +123,12 @@ class Sequence:
         self.drawn.draw(self._turn(kernel))
         self._checksums = fixed_checksums(self.problem, self.drawn.inputs) if checked else {}
         if self.device.kind == "cpu":
+            HELPERS.call_begins()
             self.ask({"ask": "ready", "undo": self.drawn.entrust()})  # from here on the parent waits for the call alone
 
     def _tell(self, time_us: float) -> None:
         """At once, so that nothing in this process can change it, and the parent's clock stops."""
+        self._told_us = time_us
         self.ask({"ask": "told", "sequence": self.number, "time_us": time_us})
 
     def _look(self, kernel: str, call: TimedCall, last_with_inputs: bool) -> None:
@@ -132,6 +140,7 @@ class Sequence:
         if self.device.kind == "cpu":
             handed = self.ask({"ask": "handed", "sequence": self.number})  # until here the parent's clock looked on
             self.drawn.take_back(handed["undo"])
+            HELPERS.call_ended(kernel, self._told_us)
         if not call.replay:
             self._refuse_held_memory(kernel, call.outputs)
         self._spoil(call)  # the next kernel shall not find the answer there
