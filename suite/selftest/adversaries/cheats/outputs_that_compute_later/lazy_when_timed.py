@@ -7,7 +7,7 @@ from . import _frames, _honest
 
 CLASS = "outputs that compute later"
 REASONS = ("wrong_form", "tampered", "timer_contradicted")
-RUNS_ON = ("cpu", "cuda")
+RUNS_ON = ("cpu",)
 
 
 class Lazy(dict):

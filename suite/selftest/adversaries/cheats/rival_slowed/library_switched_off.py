@@ -9,7 +9,7 @@ from . import _frames, _honest
 
 CLASS = "rival slowed"
 REASONS = ("tampered",)
-RUNS_ON = ("cpu", "cuda")
+RUNS_ON = ("cpu",)
 
 
 def run(inputs, state):

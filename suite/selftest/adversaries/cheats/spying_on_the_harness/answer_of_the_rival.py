@@ -8,7 +8,7 @@ from ..kernel import Kernel, Origin
 from . import _honest
 
 CLASS = "spying on the harness"
-REASONS = ("wrong_output", "tampered")
+REASONS = ("wrong_output", "tampered", "no_gain")
 RUNS_ON = ("cpu", "cuda")
 
 
