@@ -46,6 +46,8 @@ class Sequence:
     """{sequence, call, kernel, outputs} for the referee, as `save_outputs` describes them."""
     _keep_later: list[tuple[int, str, Outputs]] = field(default_factory=list)
     """(call, kernel, outputs) of replays: to wait for them would let the device run idle."""
+    _stamps: list[Any] = field(default_factory=list)
+    """Of what is kept, when it was."""
     _held: dict[str, Outputs] = field(default_factory=dict)
     """Kernel -> what its first call returned, as a caller may hold it: no later call may return it again."""
     _told_us: float = 0.0
@@ -81,10 +83,12 @@ class Sequence:
                 replaced = any((call.run, call.before, call.replay) != functions for call, functions in called)
                 if replaced or self.ask is not ask:
                     raise blamed(kernel, Tampered("In a timed call it replaced what the harness calls."))
+                if self._stamps != [_stamp(entry) for entry in self.kept]:
+                    raise blamed(kernel, Tampered("In a timed call it changed what was kept of earlier ones."))
             self._refuse_changed_activations()
         self._turn("")
         if guilty := HELPERS.culprit():
-            sentence = "Threads or processes that it started computed while other kernels were called."
+            sentence = "Threads or processes that it started computed in other kernels' calls, or ahead of its own."
             raise blamed(guilty, OutsideWorkError(sentence))
 
     def save_kept(self) -> None:
@@ -111,6 +115,7 @@ class Sequence:
             self._keep_later.append(entry)
             return
         self.kept.append(self._saved(*entry))
+        self._stamps.append(_stamp(self.kept[-1]))
         digests = {name: output["sha256"] for name, output in self.kept[-1]["outputs"].items()}
         self.ask({"ask": "kept", "sequence": self.number, "call": entry[0], "sha256": digests})
 
@@ -120,11 +125,13 @@ class Sequence:
 
     def _set_up(self, kernel: str, call: TimedCall, checked: bool, watched: bool) -> None:
         self._before = Snapshot() if watched and not call.replay else None
+        if self.device.kind == "cpu":
+            HELPERS.draw_begins()
         self.drawn.draw(self._turn(kernel))
         self._checksums = fixed_checksums(self.problem, self.drawn.inputs) if checked else {}
         if self.device.kind == "cpu":
-            HELPERS.call_begins()
             self.ask({"ask": "ready", "undo": self.drawn.entrust()})  # from here on the parent waits for the call alone
+            HELPERS.call_begins(kernel)
 
     def _tell(self, time_us: float) -> None:
         """At once, so that nothing in this process can change it, and the parent's clock stops."""
@@ -166,6 +173,16 @@ class Sequence:
     def _spoil(self, call: TimedCall) -> None:
         poison(call.outputs)
         spoil_updates(self.problem, self.drawn.inputs)
+
+
+def _stamp(entry: dict[str, Any]) -> list[tuple[Any, ...]]:
+    """Of an entry of `Sequence.kept`: changes whenever somebody writes to one of its files, or exchanges it."""
+    found = []
+    for output in entry["outputs"].values():
+        path = Path(output["file"])
+        file = path.lstat() if path.exists() else None
+        found.append((output["sha256"], file and (file.st_ino, file.st_size, file.st_ctime_ns)))
+    return found
 
 
 def surroundings(problem: Problem, drawn: Drawn, inputs: Inputs, calls: list[TimedCall]) -> None:

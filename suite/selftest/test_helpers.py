@@ -1,4 +1,4 @@
-"""Threads that one kernel started and that compute while another is called are found, and whose they are."""
+"""Threads that a kernel started and that compute elsewhere than in its calls are found, and whose they are."""
 
 from __future__ import annotations
 
@@ -31,8 +31,14 @@ def computes() -> Iterator[threading.Event]:
     thread.join()
 
 
-def call(helpers: Helpers, kernel: str, computes: threading.Event, busy: bool) -> None:
-    helpers.call_begins()
+def call(helpers: Helpers, kernel: str, computes: threading.Event, busy: bool, ahead: bool) -> None:
+    helpers.draw_begins()
+    if ahead:
+        computes.set()
+    time.sleep(CALL_S)
+    computes.clear()
+    time.sleep(CALL_S / 10)
+    helpers.call_begins(kernel)
     if busy:
         computes.set()
     time.sleep(CALL_S)
@@ -41,16 +47,16 @@ def call(helpers: Helpers, kernel: str, computes: threading.Event, busy: bool) -
 
 
 @pytest.mark.parametrize(
-    ("owner", "busy_in", "culprit"),
-    [("a", "b", "a"), ("a", "a", None), ("a", "", None), ("", "b", None)],
-    ids=["beside another", "in its own calls", "asleep", "of nobody"],
+    ("owner", "busy_in", "ahead_of", "culprit"),
+    [("a", "b", "", "a"), ("a", "a", "", None), ("a", "", "", None), ("", "b", "", None), ("a", "", "a", "a")],
+    ids=["beside another", "in its own calls", "asleep", "of nobody", "ahead of its own"],
 )
-def test_whose_thread_computes_beside_others(
-    owner: str, busy_in: str, culprit: str | None, computes: threading.Event
+def test_whose_thread_computes_when_it_must_not(
+    owner: str, busy_in: str, ahead_of: str, culprit: str | None, computes: threading.Event
 ) -> None:
     helpers = Helpers()
     helpers.claim(owner)
     for kernel in ("a", "b") * 3:
-        call(helpers, kernel, computes, kernel == busy_in)
+        call(helpers, kernel, computes, kernel == busy_in, kernel == ahead_of)
     assert helpers.culprit() == culprit
     assert helpers.culprit() is None

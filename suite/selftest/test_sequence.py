@@ -14,9 +14,11 @@ from kernels.device import Device
 from kernels.discover import load_problems
 from kernels.problem import Outputs, Problem, Tier
 from suite.device.timer import PerfCounter, TimedCall
+from suite.measure.blame import culprit
 from suite.measure.drawn import Drawn
 from suite.measure.execute import WrongFormError
 from suite.measure.sequence import Sequence, surroundings
+from suite.measure.tampering import Tampered
 
 CPU = Device("cpu", "cpu", 2, 0, 1, "float8_e4m3fn")
 GPU = Device("hip", "gfx942", 304, 65536, 64, "float8_e4m3fnuz")
@@ -95,6 +97,17 @@ def test_what_is_kept_of_an_eager_call_is_told_at_once(tmp_path: Path) -> None:
     told = {entry["call"]: {n: o["sha256"] for n, o in entry["outputs"].items()} for entry in sequence.kept}
     assert told == parent.kept
     assert set(told) == {0, 1, 2}
+
+
+def test_who_changes_what_was_kept_is_named(tmp_path: Path) -> None:
+    def writes(problem: Problem, drawn: Drawn) -> Outputs:
+        for file in tmp_path.glob("*.bin"):
+            file.write_bytes(bytes(file.stat().st_size))
+        return fresh(problem, drawn)
+
+    with pytest.raises(Tampered, match="changed what was kept") as error:
+        play(writes, tmp_path)
+    assert culprit(error.value) == {"kernel": "toy/a"}
 
 
 def test_no_call_finds_which_rows_are_new(tmp_path: Path) -> None:
