@@ -42,9 +42,9 @@ class Sequence:
     told_us: list[float | None] = field(default_factory=list)
     waited_us: list[float] = field(default_factory=list)
     handed_us: list[float] = field(default_factory=list)
-    """From then until the outputs were copied."""
-    kept_sha256: dict[int, dict[str, str]] = field(default_factory=dict)
-    """Call -> digests of its outputs, told before anything else was called."""
+    """From then until the outputs were copied, and their digests told."""
+    sha256: dict[int, dict[str, str]] = field(default_factory=dict)
+    """Call -> digests of its outputs, told before it was known whether they are kept, or anything else was called."""
 
     @property
     def complete(self) -> bool:
@@ -54,6 +54,12 @@ class Sequence:
         """The latest call is over."""
         self.told_us.append(time_us)
         self.waited_us.append(waited_us)
+
+    def digested(self, call: int, sha256: dict[str, str]) -> None:
+        """A call's outputs are these, whatever comes. ValueError where others were told."""
+        if call in self.sha256:
+            raise ValueError("a call's outputs are told once")
+        self.sha256[call] = {str(name): str(told) for name, told in sha256.items()}
 
     def block(self, call: int) -> int:
         """The block that a call belongs to."""
@@ -68,7 +74,7 @@ class Sequence:
         """Whether outputs in a reply are those that were handed over at once, where they had to be."""
         if self.shared or outputs is None:
             return True
-        return self.kept_sha256.get(call) == {name: output["sha256"] for name, output in outputs.items()}
+        return self.sha256.get(call) == {name: output["sha256"] for name, output in outputs.items()}
 
     def keeps(self, call: int) -> bool:
         """Whether the outputs of a call that is over go to the referee."""
@@ -120,7 +126,8 @@ class BlockSource:
 
     def answer(self, question: dict[str, Any]) -> dict[str, Any]:
         """The reply to `prepare` (a kernel's turn has come), `call` (its seed, and whether the one before is kept),
-        `ready` (inputs are drawn), `told` (the time), `handed` (outputs are copied), `kept` or `witness`."""
+        `ready` (inputs are drawn), `told` (the time), `handed` (outputs are copied), `kept` (outputs of a call that the
+        host does not time) or `witness`."""
         now = time.monotonic()
         operations = {"prepare": self._prepare, "call": self._call, "ready": self._ready, "told": self._told,
                       "handed": self._handed, "kept": self._kept, "witness": self._witness}  # fmt: skip
@@ -179,13 +186,14 @@ class BlockSource:
         if not len(sequence.handed_us) + 1 == len(sequence.told_us) == len(sequence.kernels):
             raise ValueError("outputs are handed over once, after the time was told")
         sequence.handed_us.append((now - self._began) * 1e6)
+        sequence.digested(len(sequence.kernels) - 1, question["sha256"])
         return {"undo": self._undo}
 
     def _kept(self, question: dict[str, Any], now: float) -> dict[str, Any]:
         sequence, call = self.sequences[int(question["sequence"])], int(question["call"])
-        if call in sequence.kept_sha256 or call != len(sequence.kernels) - (1 if sequence.complete else 2):
+        if call != len(sequence.kernels) - (1 if sequence.complete else 2):
             raise ValueError("only the latest call is kept")
-        sequence.kept_sha256[call] = {str(name): str(sha256) for name, sha256 in question["sha256"].items()}
+        sequence.digested(call, question["sha256"])
         return {}
 
     def _open(self, number: int, blocks: int, calls: int, shared: bool) -> None:

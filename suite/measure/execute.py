@@ -165,7 +165,7 @@ def save_outputs(outputs: Outputs, folder: Path, prefix: str) -> dict[str, dict[
     described = {}
     for name, tensor in outputs.items():
         path = folder / f"{prefix}{name}.bin"
-        data = tensor.detach().contiguous().cpu().view(-1).view(torch.uint8).numpy()
+        data = _bytes(tensor)
         data.tofile(path)
         described[name] = {
             "dtype": str(tensor.dtype).removeprefix("torch."),
@@ -175,6 +175,15 @@ def save_outputs(outputs: Outputs, folder: Path, prefix: str) -> dict[str, dict[
             "sha256": digest(data),
         }
     return described
+
+
+def digests(outputs: Outputs) -> dict[str, str]:
+    """As `save_outputs` would tell them."""
+    return {name: digest(_bytes(tensor)) for name, tensor in outputs.items()}
+
+
+def _bytes(tensor: torch.Tensor) -> Any:
+    return tensor.detach().contiguous().cpu().view(-1).view(torch.uint8).numpy()
 
 
 class WrongFormError(TypeError):

@@ -20,7 +20,7 @@ from ..device.timer import Step, TimedCall
 from .blame import blamed, blaming
 from .caches import reset_persisting_lines
 from .drawn import Drawn, InputsChangedError
-from .execute import WrongFormError, copies, fixed_checksums, require_tensors, same_memory, save_outputs
+from .execute import WrongFormError, copies, digests, fixed_checksums, require_tensors, same_memory, save_outputs
 from .helpers import HELPERS
 from .tampering import Snapshot, Tampered
 
@@ -116,8 +116,8 @@ class Sequence:
             return
         self.kept.append(self._saved(*entry))
         self._stamps.append(_stamp(self.kept[-1]))
-        digests = {name: output["sha256"] for name, output in self.kept[-1]["outputs"].items()}
-        self.ask({"ask": "kept", "sequence": self.number, "call": entry[0], "sha256": digests})
+        if self.device.kind != "cpu":
+            self.ask({"ask": "kept", "sequence": self.number, "call": entry[0], "sha256": digests(self._latest)})
 
     def _saved(self, call: int, kernel: str, outputs: Outputs) -> dict[str, Any]:
         described = save_outputs(outputs, self.output_dir, f"{self.number}.{call}.")
@@ -145,7 +145,8 @@ class Sequence:
                 require_tensors(call.outputs, self.device.torch_name)
         self._latest = copies(call.outputs) | taken_updates(self.problem, self.drawn.inputs)
         if self.device.kind == "cpu":
-            handed = self.ask({"ask": "handed", "sequence": self.number})  # until here the parent's clock looked on
+            question = {"ask": "handed", "sequence": self.number, "sha256": digests(self._latest)}
+            handed = self.ask(question)  # until here the parent's clock looked on
             self.drawn.take_back(handed["undo"])
             HELPERS.call_ended(kernel, self._told_us)
         if not call.replay:

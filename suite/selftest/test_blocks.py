@@ -120,7 +120,7 @@ def test_outputs_that_are_computed_when_they_are_handed_over_contradict_the_time
         source.answer({"ask": "ready", "undo": ["rows"]})
         source.answer({"ask": "told", "sequence": 1, "time_us": 100.0})
         time.sleep(0.02 if index % 2 else 0.001)
-        assert source.answer({"ask": "handed", "sequence": 1}) == {"undo": ["rows"]}
+        assert source.answer({"ask": "handed", "sequence": 1, "sha256": {"out": "a"}}) == {"undo": ["rows"]}
         ask(source, index)
     (failure,) = contradicted(reply({})["measurements"], source)
     assert failure["kernel"] == "toy/a"
