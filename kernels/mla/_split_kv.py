@@ -204,7 +204,7 @@ def attend(
         "MIN_TILES": state.min_tiles,
         "DEPENDENT_LAUNCH": dependent_launch,
     }
-    decode, decode_options = _first_kernel(state, interpreted)
+    decode, decode_options = _first_kernel(state, kv_cache, interpreted)
     decode[(triton.cdiv(rows, state.block_h), state.num_parts)](
         q, kv_cache, block_table, seq_lens, out, lse, partial_out, partial_lse,
         batch, block_table.shape[1], state.softmax_scale * LOG2_E,
@@ -219,10 +219,14 @@ def attend(
     return {"out": out, "lse": lse}
 
 
-def _first_kernel(state: SplitKVPlan, interpreted: bool) -> tuple[Any, dict[str, int]]:
-    """The kernel that attends, and its own options. Triton's interpreter runs no Gluon: it gets `_decode`."""
+def _first_kernel(state: SplitKVPlan, kv_cache: torch.Tensor, interpreted: bool) -> tuple[Any, dict[str, Any]]:
+    """The kernel that attends, and what it alone takes. Triton's interpreter runs no Gluon: it gets `_decode`."""
     if state.hopper and not interpreted:
         from ._split_kv_hopper import decode_hopper
+        from ._split_kv_hopper_loads import has_whole_tiles, in_tiles
 
-        return decode_hopper, {}
+        return decode_hopper, {
+            "cache_halves": in_tiles(kv_cache, KV_LORA_RANK // 2), "cache_ropes": in_tiles(kv_cache, QK_ROPE_HEAD_DIM),
+            "TMA": has_whole_tiles(kv_cache),
+        }  # fmt: skip
     return _decode, {"STAGES": state.num_stages, **state.backend_options}

@@ -121,7 +121,7 @@ def _tile(problem: MLADecode, device: Device) -> Tile:
     if rows <= 16:
         return Tile(16, 32, num_warps=4, num_stages=2 if is_fp8 else 3, programs_per_sm=2, min_tokens=256)
     if device.arch == "sm_90" and not is_fp8:
-        return Tile(64, 64, num_warps=8, num_stages=2, hopper=True)
+        return Tile(64, 64, num_warps=4, num_stages=2, hopper=True)
     if rows <= 32:
         return Tile(32, 32, num_warps=4, num_stages=2, programs_per_sm=2)
     return Tile(64, 64, num_warps=8, num_stages=2)

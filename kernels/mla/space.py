@@ -71,8 +71,8 @@ def _why_not(problem: MLADecode, tile: Tile, device: Device) -> str | None:
 def _why_not_hopper(problem: MLADecode, tile: Tile, rows: int, is_fp8: bool) -> str | None:
     if rows <= 16 or is_fp8:
         return "the Hopper kernel is for more than 16 rows and a 16-bit cache"
-    if (tile.block_h, tile.block_n, tile.num_warps, tile.num_stages) != (64, 64, 8, 2):
-        return "the Hopper kernel has tiles of 64 x 64, 8 warps and two buffers"
+    if (tile.block_h, tile.block_n, tile.num_warps, tile.num_stages) != (64, 64, 4, 2):
+        return "the Hopper kernel has tiles of 64 x 64, three groups of 4 warps and two buffers"
     if tile.programs_per_sm != 1:
         return "the Hopper kernel takes all shared memory of an SM"
     return None

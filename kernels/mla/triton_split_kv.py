@@ -15,16 +15,17 @@ divided by its own softmax sum, and `_combine` weighs the partial results by the
 On Hopper the first kernel is the one in `_split_kv_hopper`, for more than 16 rows and a 16-bit cache; an fp8 cache is
 converted to q's dtype here, in registers. From sm_90 `_combine` is launched while `_decode` still runs.
 
-Measured on one H200 (132 SMs; PyTorch 2.11.0, Triton 3.6.0; 2026-11-22): medians of 12 graph replays after a flush.
+Measured on one H200 (132 SMs; PyTorch 2.11.0, Triton 3.6.0; 2026-11-23): medians of 12 graph replays after a flush.
 bf16, page 64, a query of one token; sequences x tokens x heads:
 
-    128 x 4096 x 128            352 us, 414 TFLOP/s      64 x 4096 x 16             98 us, 3.1 TB/s
-    64 x U(1k, 8k) x 128        240 us, 392 TFLOP/s      64 x 4096 x 64            109 us, 2.8 TB/s
-    1 x 4096 x 128               20 us                   256 x 8192 x 16           603 us, 4.0 TB/s
+    128 x 4096 x 128            274 us, 532 TFLOP/s      64 x 4096 x 16             87 us, 3.5 TB/s
+    64 x U(1k, 8k) x 128        174 us, 540 TFLOP/s      64 x 4096 x 32             84 us, 3.6 TB/s
+    1 x 4096 x 128               15 us                   64 x 4096 x 64             88 us, 3.4 TB/s
 
-(block_h, block_n, warps, stages, programs per SM) that were slower there: for 16 heads (16, 16..64, 2..8, 2..6, 1..3)
-and the same product transposed; for 128 heads (64, 32, 8, 2..4, 1), (64, 64, 4, 2, 1) and, without Gluon,
-(64, 64, 8, 2, 1): 585 us.
+Slower at 128 x 4096 x 128: on Hopper no scores started ahead of the other warpgroup's P.V (288 us) or all (281 us), no
+TMA (285 us), both warpgroups in lockstep (346 us); without Gluon 585 us. (block_h, block_n, warps, stages, programs per
+SM) that were slower: for 16 heads (16, 16..64, 2..8, 2..6, 1..3) and the same product transposed; for 128 heads
+(64, 32, 8, 2..4, 1), (64, 64, 4, 2, 1).
 
 Flash-decoding: https://crfm.stanford.edu/2023/10/12/flashdecoding.html; FlashMLA: https://github.com/deepseek-ai/FlashMLA
 """
