@@ -131,8 +131,10 @@ def later_tokens(problem: MLAPrefill, inputs: Inputs, generator: torch.Generator
     """Other keys and values for a sequence's last token change its last query's output alone."""
     import torch
 
-    ends = inputs["cu_seqlens_q"][1:][inputs["cu_seqlens_q"].diff() > 0].long() - 1
-    last_tokens = inputs["cu_seqlens_kv"][1:].long() - 1
+    # A sequence without tokens ends where the one before it does: written twice, a row would hold either's noise.
+    ends, last_tokens = (
+        inputs[name][1:][inputs[name].diff() > 0].long() - 1 for name in ("cu_seqlens_q", "cu_seqlens_kv")
+    )
     k, v = inputs["k"].clone(), inputs["v"].clone()
     for tensor in (k, v):
         noise = torch.randn(len(last_tokens), *tensor.shape[1:], generator=generator)

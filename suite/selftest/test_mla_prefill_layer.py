@@ -10,7 +10,9 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from kernels.device import Device  # noqa: E402 - after the skip
+from torch.overrides import TorchFunctionMode  # noqa: E402 - after the skip
+
+from kernels.device import Device  # noqa: E402
 from kernels.discover import load_problems  # noqa: E402
 from kernels.mla import _prefill_plan, prefill_flex  # noqa: E402
 from kernels.mla._layer_problem import MLALayer  # noqa: E402
@@ -220,3 +222,21 @@ def test_properties_hold_for_the_reference_and_keep_to_its_shapes(task: str, ref
             left, right = derived.relate(run(problem, inputs), [run(case, tensors) for case, tensors in derived.cases])
             assert not rejected(problem, right, left), name
     assert told == set(suite.properties)
+
+
+class _WrittenOnce(TorchFunctionMode):
+    """Refuses to write one row of a tensor twice: which of the two stays is not said."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.Tensor.__setitem__ and isinstance(args[1], torch.Tensor) and args[1].dtype != torch.bool:
+            assert len(args[1].unique()) == args[1].numel()
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("name", PROPERTIES["prefill"].properties)
+@pytest.mark.parametrize("context", [0, 5])
+def test_sequences_without_tokens_leave_what_is_derived_certain(name: str, context: int) -> None:
+    problem = MLAPrefill(batch=7, seq_len_q=9, seq_len_kv=9 + context, num_heads=2, lengths="empties")
+    inputs = problem.make_inputs(3, "cpu")
+    with _WrittenOnce():
+        assert derive(PROPERTIES["prefill"], name, problem, inputs, 5) is not None
