@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from kernels.device import Device
-from kernels.discover import load_problem
+from kernels.discover import KernelInfo, load_problem
 
 from . import ahead, stored_scores
 from .canary_call import ask_canary, found_unfit
@@ -47,6 +47,8 @@ class Bench:
     """What will be asked; set before the first question, so that all pairs are measured in the same launches."""
     cases: tuple[Case, ...] = ()
     """What will be checked; set before the first question, so that several can be checked at once."""
+    property_kernels: tuple[KernelInfo, ...] = ()
+    """What will be tried on random problems; likewise."""
     journal: RunJournal | None = None
     unfit: str | None = None
     """What ended the run, where it was the device."""

@@ -60,7 +60,8 @@ class Checks:
         num_lanes = lanes_for(len(todo), self.device.kind)
         if num_lanes > 1:
             with Stopwatch(self.campaign.phases_s, "check"):
-                check_side_by_side(self.campaign, todo, num_lanes, check, say)
+                # One lane a problem: its referee computes each reference once.
+                check_side_by_side(self.campaign, todo, num_lanes, check, say, lambda case: case.problem)
 
     def _is_fit(self, case: Case, say: Say) -> bool:
         """Whether a kernel can be timed here and is right on a problem; the reference is right by definition."""
@@ -118,6 +119,11 @@ class Checks:
         if why and not (self.is_interpreted(kernel) and "cannot be imported" not in why):
             return {"status": "skipped", "reason": "not_supported", "sentence": why}
         return None
+
+    def missing_module(self, kernel: KernelInfo) -> str | None:
+        """Why a kernel can run nothing here: a module that it requires cannot be imported. Or None."""
+        whys = self.described["unsupported"].get(kernel.id, {}).values()
+        return next((why for why in whys if "cannot be imported" in why), None)
 
     def _hung_on(self, kernel: str) -> str | None:
         """A problem that the kernel hung on in this run: each further try would cost minutes."""

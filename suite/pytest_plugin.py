@@ -231,6 +231,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     bench = gate.bench()
     bench.comparisons = tuple(comparison for comparison, _ in _selected(session, "comparison"))
     bench.cases = tuple(_selected(session, "correctness_case"))
+    bench.property_kernels = tuple(_selected(session, "property_kernel"))
     bench.say = Progress(session.config)
 
 

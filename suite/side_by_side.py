@@ -1,4 +1,4 @@
-"""Correctness of many cases at once: until something is timed, several processes may share the device.
+"""Many checks at once: until something is timed, several processes may share the device.
 
 A lane is a campaign with workers of its own. What is correct or skipped in one is settled; whatever goes wrong in
 company (for lack of memory that others held, say) is left to be asked again alone: no kernel answers for a neighbour.
@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, TypeVar
 
 from .measure.campaign import Appends, Campaign
 from .measure.crew import Crew
-from .selection import Case
+
+T = TypeVar("T")
 
 MAX_LANES, CASES_PER_LANE = 4, 4
 """Fewer cases than that do not pay for the start of another lane's processes."""
@@ -50,25 +51,28 @@ class _SettledOnly:
 
 def check_side_by_side(
     campaign: Campaign,
-    cases: Sequence[Case],
+    asked: Sequence[T],
     num_lanes: int,
-    check: Callable[[Campaign, Case], None],
+    check: Callable[[Campaign, T], None],
     say: Callable[[str], None],
+    kept_together: Callable[[T], Hashable],
+    what: str = "cases",
 ) -> None:
-    """`check(lane, case)` for all cases. Those of one problem share a lane: its referee computes each reference once.
+    """`check(lane, case)` for all that is asked. Those that `kept_together` is the same for share a lane.
 
-    What a lane raises (RunError: the device is lost, say) ends all and is raised here, as is Ctrl-C.
+    `what` they are is for `say`. What a lane raises (RunError: the device is lost, say) ends all and is raised here, as
+    is Ctrl-C.
     """
-    groups: dict[str, list[Case]] = {}
-    for case in cases:
-        groups.setdefault(case.problem, []).append(case)
+    groups: dict[Hashable, list[T]] = {}
+    for case in asked:
+        groups.setdefault(kept_together(case), []).append(case)
     with _lanes(campaign, min(num_lanes, len(groups))) as lanes:
         free: SimpleQueue[Campaign] = SimpleQueue()
         for lane in lanes:
             free.put(lane)
-        finished: list[Case] = []
+        finished: list[T] = []
 
-        def work(group: list[Case]) -> None:
+        def work(group: list[T]) -> None:
             lane = free.get()
             try:
                 for case in group:
@@ -81,7 +85,7 @@ def check_side_by_side(
             futures = [threads.submit(work, group) for group in groups.values()]
             try:
                 while _wait(futures):
-                    say(f"checked {len(finished)} of {len(cases)} cases, {len(lanes)} at a time")
+                    say(f"checked {len(finished)} of {len(asked)} {what}, {len(lanes)} at a time")
             except BaseException:
                 for lane in lanes:
                     lane.crew.stop()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -35,6 +36,8 @@ SHRINK_BUDGET_S = 10.0
 """How long a wrong problem is made smaller; not where each try costs a process."""
 
 Record = dict[str, Any]
+_one_draws = threading.Lock()
+"""Hypothesis came to be safe in threads lately."""
 
 
 def check_properties(
@@ -45,13 +48,31 @@ def check_properties(
     `seed` draws problems and inputs, by default the run's. RunError where the referee cannot judge.
     """
     records: list[Record] = []
-    suites = {task: suite for task, suite in load_properties(kernel.family).items() if task in kernel.tasks}
-    for task, suite in suites.items():
-        search = _Search(campaign, kernel, task, suite, campaign.seed if seed is None else seed)
-        records += search.run(num_problems, len(suites))
+    for search in (searches := _searches(campaign, kernel, campaign.seed if seed is None else seed)):
+        records += search.run(num_problems, len(searches))
+    _write(campaign, records)
+    return records
+
+
+def check_in_company(campaign: Campaign, kernel: KernelInfo) -> None:
+    """The same on the same problems, while other kernels are checked: what goes wrong there is forgotten, and all else
+    that was found of this kernel with it."""
+    records: list[Record] = []
+    for search in (searches := _searches(campaign, kernel, campaign.seed)):
+        records += search.try_all(len(searches))
+        if any(map(_is_wrong, records)):
+            return
+    _write(campaign, records)
+
+
+def _searches(campaign: Campaign, kernel: KernelInfo, seed: int) -> list[_Search]:
+    suites = load_properties(kernel.family).items()
+    return [_Search(campaign, kernel, task, suite, seed) for task, suite in suites if task in kernel.tasks]
+
+
+def _write(campaign: Campaign, records: list[Record]) -> None:
     for record in records:
         campaign.journal.append({"event": "check"} | record)
-    return records
 
 
 @dataclass(frozen=True)
@@ -82,28 +103,47 @@ class _Search:
 
     def run(self, num_problems: int | None, shares: int) -> list[Record]:
         """Records of all problems, or of the smallest wrong one; in one of so many shares of the kernel's budget."""
+        if (drawn := self._begin(shares)) is None:
+            return []
+        with Stopwatch(self.campaign.phases_s, "check"):
+            wrong = _smallest_wrong(drawn, self._is_right, num_problems or self._most, self.seed)
+        if self.error:
+            raise self.error
+        return [self.examined[wrong]] if wrong else list(self.examined.values())
+
+    def try_all(self, shares: int) -> list[Record]:
+        """The same, but for making a wrong problem smaller: records end with the first wrong one."""
+        if (drawn := self._begin(shares)) is None:
+            return []
+        examples: dict[_Example, None] = {}
+        with _one_draws:
+            _smallest_wrong(drawn, lambda example: examples.setdefault(example) is None, self._most, self.seed)
+        for example in examples:
+            if not self._is_right(example):
+                break
+        if self.error:
+            raise self.error
+        return list(self.examined.values())
+
+    def _begin(self, shares: int) -> Any:
+        """The strategy that examples are drawn from; the budget counts from here. None where nothing can run them."""
         from hypothesis import strategies as st
 
         role, device, tensors_on = self.campaign.place(self.kernel, self._some_problem())
         if device is None:
-            return []
+            return None
         self.place = role, asdict(device), tensors_on
         budget_s, most = (
             (CPU_KERNEL_BUDGET_S, NUM_CPU_PROBLEMS) if tensors_on == "cpu" else (KERNEL_BUDGET_S, NUM_PROBLEMS)
         )
-        most = num_problems or max(FEWEST_PROBLEMS, most // shares)
+        self._most = max(FEWEST_PROBLEMS, most // shares)
         self.deadline = time.monotonic() + budget_s / shares
-        drawn = st.builds(
+        return st.builds(
             _Example,
             self.suite.problems(device, role == "interpreter"),
             st.sampled_from(self.suite.problem_class.distributions),
             st.sampled_from(range(len(self.suite.properties))),
         )
-        with Stopwatch(self.campaign.phases_s, "check"):
-            wrong = _smallest_wrong(drawn, self._is_right, most, self.seed)
-        if self.error:
-            raise self.error
-        return [self.examined[wrong]] if wrong else list(self.examined.values())
 
     def _some_problem(self) -> str:
         """A problem of the sweep: where a case of this task runs."""

@@ -185,12 +185,15 @@ def records_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(searched, "CPU_KERNEL_BUDGET_S", 60.0)
     monkeypatch.setattr(execute, "keeps_computing", lambda: False)
 
-    def tried(run: Any, seed: int, num_problems: int = 12) -> tuple[list[dict[str, Any]], int]:
+    def tried(run: Any, seed: int, num_problems: int | None = 12, beside_others: bool = False) -> tuple[Any, int]:
         kernel = Kernel(origin=Origin.HAND, tasks=("decode",), run=run)
         for module in (execute, execute_properties):
             monkeypatch.setattr(module, "load_watched", lambda *_: kernel)
         info = type("Info", (), {"id": "mla/cheat", "family": "mla", "tasks": ("decode",)})
         campaign: Any = InProcess(tmp_path, seed)
+        if beside_others:
+            searched.check_in_company(campaign, info)  # type: ignore[arg-type]
+            return campaign.events, campaign.asked
         return searched.check_properties(campaign, info, num_problems), campaign.asked  # type: ignore[arg-type]
 
     return tried
@@ -269,3 +272,16 @@ def test_a_seed_draws_the_same_problems_and_another_one_others(records_of: Any) 
     drawn = [[r["problem"] for r in records_of(honest, seed, 8)[0]] for seed in (5, 5, 6)]
     assert drawn[0] == drawn[1]
     assert len(set(drawn[0]) & set(drawn[2])) <= 2  # the simplest is always among them
+
+
+def test_beside_others_a_kernel_is_tried_on_the_same_problems(records_of: Any) -> None:
+    alone, _ = records_of(honest, 3, None)
+    together, _ = records_of(honest, 3, beside_others=True)
+    assert together == [{"event": "check"} | record for record in alone]
+    assert len(alone) > 1
+
+
+def test_what_is_wrong_beside_others_is_forgotten(records_of: Any) -> None:
+    events, asked = records_of(known_scale, 3, beside_others=True)
+    assert asked
+    assert not events

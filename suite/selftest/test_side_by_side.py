@@ -43,6 +43,10 @@ def silent(text: str) -> None:
     pass
 
 
+def of_problem(case: Case) -> str:
+    return case.problem
+
+
 def cases(toy: Trial, *kernels: str) -> list[Case]:
     return [Case(toy.kernels[kernel], problem) for kernel in kernels for problem in GATHERS]
 
@@ -50,7 +54,7 @@ def cases(toy: Trial, *kernels: str) -> list[Case]:
 def test_lanes_find_what_one_worker_finds_alone(toy: Trial) -> None:
     alone = [toy.check(RIGHT, problem) for problem in GATHERS]
     toy.notebook.events.clear()
-    check_side_by_side(toy.campaign, cases(toy, RIGHT), 2, ask, silent)
+    check_side_by_side(toy.campaign, cases(toy, RIGHT), 2, ask, silent, of_problem)
     together = sorted(toy.notebook.events, key=lambda event: GATHERS.index(event["problem"]))
     assert together == [{"event": "check"} | check for check in alone]
     assert {check["status"] for check in alone} == {"correct"}
@@ -58,7 +62,7 @@ def test_lanes_find_what_one_worker_finds_alone(toy: Trial) -> None:
 
 def test_what_goes_wrong_in_company_is_not_recorded(toy: Trial) -> None:
     toy.notebook.events.clear()
-    check_side_by_side(toy.campaign, cases(toy, WRONG, RIGHT), 2, ask, silent)
+    check_side_by_side(toy.campaign, cases(toy, WRONG, RIGHT), 2, ask, silent, of_problem)
     assert [event["kernel"] for event in toy.notebook.events] == [RIGHT] * len(GATHERS)
     assert toy.check(WRONG, GATHERS[0])["status"] == "incorrect"  # asked alone, it is blamed
 
@@ -72,7 +76,7 @@ def test_what_ends_one_lane_ends_all(toy: Trial) -> None:
         raise RunError("The device fell off the bus.")
 
     with pytest.raises(RunError, match="fell off the bus"):
-        check_side_by_side(toy.campaign, cases(toy, RIGHT), 2, lose_the_device, silent)
+        check_side_by_side(toy.campaign, cases(toy, RIGHT), 2, lose_the_device, silent, of_problem)
     assert seen
     assert not any(lane.crew.pids()[1:] or lane.scratch.exists() for lane in seen)
 
@@ -84,7 +88,7 @@ def test_ctrl_c_ends_what_is_under_way_and_records_no_failure(toy: Trial) -> Non
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        check_side_by_side(toy.campaign, cases(toy, RIGHT), 2, ask, interrupt)
+        check_side_by_side(toy.campaign, cases(toy, RIGHT), 2, ask, interrupt, of_problem)
     assert all(event["status"] == "correct" for event in toy.notebook.events)
 
 
