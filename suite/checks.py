@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kernels.device import Device
-from kernels.discover import KernelInfo, load_problem
+from kernels.discover import KernelInfo, load_problem, load_problems
 
 from .measure.campaign import Campaign
 from .measure.stopwatch import Stopwatch
@@ -93,9 +93,19 @@ class Checks:
         ]
 
     def _distributions(self, case: Case) -> tuple[str, ...]:
-        """All that the problem declares; the interpreter, which is slow, runs them on the small hard cases only."""
-        every = load_problem(case.problem).distributions
-        return every[:1] if self.is_interpreted(case.kernel) and case.problem in self.selection.problems else every
+        """All that the problem declares; the interpreter, which is slow, takes one for each problem.
+
+        Of the sweep the first; of a task's hard cases each in turn, from one that the run's seed draws.
+        """
+        problem = load_problem(case.problem)
+        every = problem.distributions
+        if not self.is_interpreted(case.kernel):
+            return every
+        if case.problem in self.selection.problems:
+            return every[:1]
+        kin = [hard for hard in load_problems(problem.family)[1] if hard.task == problem.task]
+        turn = self.campaign.draw_seed("interpreted", problem.family, problem.task) + kin.index(problem)
+        return (every[turn % len(every)],)
 
     def _check(self, campaign: Campaign, case: Case, distribution: str) -> dict[str, Any]:
         trouble = self.cannot_run(case.kernel, case.problem)

@@ -32,7 +32,7 @@ class Events(list[dict[str, Any]]):
 
 
 def checks_of(events: Events) -> Checks:
-    campaign = cast(Campaign, SimpleNamespace(phases_s={}))
+    campaign = cast(Campaign, SimpleNamespace(phases_s={}, draw_seed=lambda *what: 5))
     journal = cast(RunJournal, SimpleNamespace(events=events))
     described: dict[str, Any] = {"broken": {}, "unsupported": {}}
     chosen = choose("cpu", detect()).device
@@ -66,3 +66,14 @@ def test_to_time_kernels_none_is_checked_that_cannot_be_timed(monkeypatch: pytes
     monkeypatch.setattr(checks, "of", lambda case, say: [{"status": "correct"}])
     assert checks.fit([vendor, interpreted, reference], silent) == {vendor, reference}
     assert asked == [vendor]
+
+
+def test_the_interpreter_runs_every_distribution_somewhere_and_one_on_each_problem() -> None:
+    checks = checks_of(Events())
+    decodes = [problem_key(p) for p in load_problems("mla")[1] if p.task == "decode"]
+    triton = case("t", uses_triton=True).kernel
+    interpreted = [checks._distributions(Case(triton, problem)) for problem in decodes]
+    assert {len(distributions) for distributions in interpreted} == {1}
+    every = checks._distributions(Case(case("v").kernel, decodes[0]))
+    assert {distribution for (distribution,) in interpreted} == set(every)
+    assert len(every) > 1
