@@ -31,7 +31,7 @@ bench: setup
 	exit $$status
 
 test: setup lint
-	@$(python) -m pytest suite/selftest -q
+	@.ci/selftests
 
 lint: setup
 	@.ci/lint

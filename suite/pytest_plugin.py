@@ -140,11 +140,10 @@ def pytest_configure(config: pytest.Config) -> None:
     # Nothing is handed over for a kernel that cannot run, is wrong, or is unchanged since the base. Not a mark of the
     # test: after Ctrl-C its fixtures end outside of it.
     config.addinivalue_line("filterwarnings", "ignore:Benchmark fixture was not used")
-    for option, why in (
-        ("benchmark_skip", "--benchmark-skip would leave every claim unjudged"),
-        ("numprocesses", "-n would measure several kernels at once on one device"),
-    ):
-        if config.getoption(option, None):
+    refused = {"benchmark_skip": "--benchmark-skip would leave every claim unjudged",
+               "numprocesses": "-n would measure several kernels at once on one device"}  # fmt: skip
+    for option, why in refused.items():
+        if config.getoption(option, None) and not _only_selftests(config):
             raise pytest.UsageError(f"{why}: run without it.")
 
 

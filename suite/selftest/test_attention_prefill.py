@@ -23,6 +23,8 @@ from kernels.problem import Inputs, Outputs, Tier, Tolerance  # noqa: E402
 from kernels.property import derive  # noqa: E402
 from suite.judge.check import compare  # noqa: E402
 
+pytestmark = pytest.mark.side_by_side
+
 CPU = Device("cpu", "x86_64", 2, 0, 1, None)
 H200 = Device("cuda", "sm_90", 132, 232448, 32, "float8_e4m3fn")
 SUITE = PROPERTIES["prefill"]

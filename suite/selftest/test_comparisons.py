@@ -12,6 +12,8 @@ from suite.bench import Bench
 from suite.judge.comparisons import Comparison, Court
 from suite.judge.verdict import Reason, Status
 
+pytestmark = pytest.mark.side_by_side
+
 HAND, REFERENCE, VENDOR, PROBLEM = "toy/hand", "toy/reference", "toy/vendor", "toy/p"
 CLAIM = Comparison("claim", HAND, PROBLEM, rival=REFERENCE, factor=1.2)
 

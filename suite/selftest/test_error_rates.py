@@ -42,6 +42,8 @@ from suite.record.promote import _round_down
 from suite.record.schema import RecordError
 from suite.report.error_rates import NOT_MEASURED, draw_power, error_rates_section, false_alarm_words
 
+pytestmark = pytest.mark.side_by_side
+
 NAMES = {HOLDS: "holds", REGRESSED: "regressed", INCONCLUSIVE: "inconclusive"}
 RNG = random.Random(20_261_122)
 

@@ -18,6 +18,8 @@ from suite.judge.evidence import (
     two_modes,
 )
 
+pytestmark = pytest.mark.side_by_side
+
 
 def draw(rng: random.Random, mean: float, sd: float, launches: int) -> list[float]:
     return [rng.gauss(mean, sd) for _ in range(launches)]

@@ -26,6 +26,8 @@ from suite.record.run import check_run, fold, read_run
 from suite.record.schema import RecordError
 from suite.selftest.record_examples import make_events, make_run
 
+pytestmark = pytest.mark.side_by_side
+
 JUNK: list[Any] = [
     None, True, -1, 0, 2**63, 2**70, 1e308, float("nan"), float("inf"), "", "x" * 20_000, "\ud800", "\x00", "\x1b[2J",
     "../../etc/passwd", "<script>", "| a |", "`rm -rf`", [], {}, [[]], {"": {}}, [None] * 100, {"schema": 1},

@@ -27,6 +27,8 @@ from suite.judge.gate import (
     stale,
 )
 
+pytestmark = pytest.mark.side_by_side
+
 GPU = bands_for("cuda", 150.0)
 CPU = bands_for("cpu", 5000.0)
 PAIR = {"kernel": "mla/triton_split_kv", "rival": "mla/vllm_triton"}

@@ -9,6 +9,8 @@ from kernels.problem import Tier
 from suite.device.specs import spec_by_key
 from suite.selftest.written_files import GPUS, able, check_imports, check_layout, written
 
+pytestmark = pytest.mark.side_by_side
+
 SPACES = {space.template: space for space in load_spaces("attention")}
 PLACES = [(name, key) for name, space in SPACES.items() for key in GPUS
           if space.arch in ("", spec_by_key(key).device().arch)]  # fmt: skip

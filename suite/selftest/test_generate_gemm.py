@@ -20,6 +20,8 @@ from suite.measure.compile import PROJECT_ROOT
 from suite.measure.trial import copy_project
 from suite.selftest.written_files import SAME_BITS, able, check_layout, interpreted, written
 
+pytestmark = pytest.mark.side_by_side
+
 SPACES = load_spaces("gemm")
 TIERS, HARD_CASES = load_problems("gemm")
 PROBLEMS = list(dict.fromkeys([*HARD_CASES, *(p for tier in TIERS.values() for p in tier)]))

@@ -14,6 +14,8 @@ from kernels.space import Space
 from suite.device.specs import spec_by_key
 from suite.selftest.written_files import GPUS, check_imports, check_layout, spaces, written
 
+pytestmark = pytest.mark.side_by_side
+
 SPACES = spaces("mlp", "kv")
 DEVICES = {key: spec_by_key(key).device() for key in GPUS}
 DRAWS = 400

@@ -20,6 +20,8 @@ from suite.generate.parameters import (
 from suite.generate.source import Source
 from suite.selftest.written_files import settled
 
+pytestmark = pytest.mark.side_by_side
+
 JIT = """
     @triton.jit
     def inner(x, BLOCK: tl.constexpr, OTHER: tl.constexpr):

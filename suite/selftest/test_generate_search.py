@@ -21,6 +21,8 @@ from suite.generate.table import look_up
 from suite.generate.trials import LOG_NAME, Trials
 from suite.record.schema import RecordError
 
+pytestmark = pytest.mark.side_by_side
+
 pytest.importorskip("optuna", reason="the extra `generate` brings it")
 
 H200, MI300X = spec_by_key("h200"), spec_by_key("mi300x")

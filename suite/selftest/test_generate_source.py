@@ -10,6 +10,8 @@ from suite.generate.merge import merged
 from suite.generate.parameters import drop_unused
 from suite.selftest.written_files import settled
 
+pytestmark = pytest.mark.side_by_side
+
 FOLDED = [
     ("x = a if True else b\n", "x = a\n"),
     ("x = {} if a else {}\n", "x = {}\n"),

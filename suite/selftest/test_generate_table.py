@@ -6,6 +6,8 @@ import pytest
 
 from suite.generate.table import Point, look_up, table_of
 
+pytestmark = pytest.mark.side_by_side
+
 
 def points(*given) -> list[Point]:
     return [Point({"is_fp8": fp8, "rows": rows}, {"block": block}, weight) for fp8, rows, block, weight in given]

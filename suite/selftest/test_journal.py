@@ -20,6 +20,8 @@ from suite.record.schema import Kind, RecordError, load, parse
 from suite.record.store import EvidenceStore
 from suite.selftest.record_examples import make_events
 
+pytestmark = pytest.mark.side_by_side
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),

@@ -17,6 +17,8 @@ from suite.record.run import JOURNAL_NAME, check_run, fold, read_run, write_run
 from suite.selftest.record_examples import PROBLEM, make_events, make_verdict
 from suite.selftest.test_fuzz_readers import refusal
 
+pytestmark = pytest.mark.side_by_side
+
 Events = list[dict[str, Any]]
 TIMES_US = {"mla/flash_mla": 130.0, "mla/triton_split_kv": 100.0}
 

@@ -31,6 +31,8 @@ from kernels.property import derive
 from suite.judge.check import compare, expected_outputs
 from suite.measure.interpreter import e4m3_bits
 
+pytestmark = pytest.mark.side_by_side
+
 ROOT = Path(__file__).parents[2]
 CPU = Device("cpu", "x86_64", 2, 0, 1, None)
 H200 = Device("cuda", "sm_90", 132, 232448, 32, "float8_e4m3fn")

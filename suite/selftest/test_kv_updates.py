@@ -28,6 +28,8 @@ from suite.measure.contestant import Contestant
 from suite.measure.drawn import Drawn
 from suite.measure.session import Session
 
+pytestmark = pytest.mark.side_by_side
+
 CPU = Device("cpu", "x86_64", 2, 0, 1, None)
 SMALL: dict[str, Any] = {"seqs": 3, "lengths": "skewed", "context": 5, "padding": 2, "page_size": 4}
 FP8 = "float8_e4m3fn"

@@ -25,6 +25,8 @@ from kernels.property import derive  # noqa: E402
 from kernels.updates import spoil_updates, taken_updates  # noqa: E402
 from suite.judge.check import compare  # noqa: E402
 
+pytestmark = pytest.mark.side_by_side
+
 PREFILL = MLAPrefill(batch=3, seq_len_q=40, seq_len_kv=90, num_heads=3, lengths="uniform")
 LAYER = MLALayer(3, 45, hidden_size=128, num_heads=3, q_lora_rank=64, lengths="uniform", page_size=16)
 H200 = Device("cuda", "sm_90", 132, 232448, 32, "float8_e4m3fn")

@@ -17,6 +17,8 @@ from kernels.problem import Inputs, Outputs, Problem  # noqa: E402
 from kernels.updates import spoil_updates, taken_updates  # noqa: E402
 from suite.judge.check import compare, expected_outputs  # noqa: E402
 
+pytestmark = pytest.mark.side_by_side
+
 LAYER = MLALayer(3, 45, hidden_size=128, num_heads=3, q_lora_rank=64, lengths="uniform", page_size=16)
 
 

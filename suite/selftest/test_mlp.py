@@ -21,6 +21,8 @@ from kernels.property import derive
 from kernels.updates import spoil_updates
 from suite.judge.check import compare, expected_outputs
 
+pytestmark = pytest.mark.side_by_side
+
 CPU = Device("cpu", "x86_64", 2, 0, 1, None)
 H200 = Device("cuda", "sm_90", 132, 232448, 32, "float8_e4m3fn")
 DEVICES = {

@@ -19,6 +19,8 @@ from kernels.problem import Inputs, Outputs, Problem, Tier, Tolerance
 from kernels.property import derive
 from suite.judge.check import compare
 
+pytestmark = pytest.mark.side_by_side
+
 CPU = Device("cpu", "x86_64", 2, 0, 1, None)
 TIGHT = Tolerance(rtol=1e-4, atol=2e-4, relative_rms=1e-4)
 DEEPSEEK_ROUTER = MoERouter(200, 64, 6, "sigmoid", num_groups=8, top_groups=4, scaling_factor=2.5)

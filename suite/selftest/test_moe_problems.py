@@ -22,6 +22,8 @@ from kernels.moe.problem import HARD_CASES, MoEGroupedGEMM, MoELayer, MoEPermute
 from kernels.moe.reference import layer, permute, run
 from kernels.problem import Tier
 
+pytestmark = pytest.mark.side_by_side
+
 H200 = Device("cuda", "sm_90", 132, 232448, 32, "float8_e4m3fn")
 GB = 10**9
 DEEPSEEK_ROUTER = MoERouter(200, 64, 6, "sigmoid", num_groups=8, top_groups=4, scaling_factor=2.5)

@@ -15,6 +15,8 @@ from suite.generate.table import look_up
 from suite.measure.trial import copy_project
 from suite.selftest.written_files import GPUS, SAME_BITS, able, check_layout, interpreted, written
 
+pytestmark = pytest.mark.side_by_side
+
 SPACES = {space.template: space for space in load_spaces("moe")}
 TIERS, HARD_CASES = load_problems("moe")
 TINY = [*HARD_CASES, *TIERS[Tier.SMOKE]]

@@ -15,6 +15,8 @@ from kernels.mla.reference import decode  # noqa: E402
 from kernels.problem import Inputs, Outputs, Problem, Tier  # noqa: E402
 from suite.judge.check import compare, expected_outputs  # noqa: E402
 
+pytestmark = pytest.mark.side_by_side
+
 ROOT = Path(__file__).parents[2]
 CI_PROBLEMS = {problem_key(p): p.cut() for family in families(ROOT) for p in load_problems(family)[0][Tier.CI]}
 MLA = MLADecode(batch=3, seq_len_q=2, seq_len_kv=333, num_heads=17, lengths="uniform", page_size=16)

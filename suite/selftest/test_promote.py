@@ -18,6 +18,8 @@ from suite.record.schema import Document, RecordError
 from suite.record.source import source_state
 from suite.selftest.record_examples import OTHER_PROBLEM, PROBLEM, TIMES_US, make_run, make_verdict
 
+pytestmark = pytest.mark.side_by_side
+
 HAND, GENERATED, VENDOR = "mla/triton_split_kv", "mla/generated/inductor", "mla/flash_mla"
 CLAIM = f"{HAND} > {VENDOR} @ {PROBLEM}"
 

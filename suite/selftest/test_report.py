@@ -26,6 +26,8 @@ from suite.selftest.synthetic_run import (
     tables_of,
 )
 
+pytestmark = pytest.mark.side_by_side
+
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:

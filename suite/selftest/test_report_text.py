@@ -18,6 +18,8 @@ from suite.report.terminal import phase_line, print_summary
 from suite.report.verdicts import worst_first
 from suite.selftest.synthetic_run import HOSTILE, make_problems, make_run, make_verdict, tables_of
 
+pytestmark = pytest.mark.side_by_side
+
 
 @pytest.mark.parametrize("escape", [text, code])
 def test_hostile_text_stays_text(escape: Any) -> None:

@@ -17,6 +17,8 @@ from suite.report.markdown import page
 from suite.report.pool import Pool
 from suite.selftest.synthetic_run import HOSTILE, make_run, num_cells, tables_of
 
+pytestmark = pytest.mark.side_by_side
+
 ROOT = Path(__file__).resolve().parents[2]
 HEAD = "from __future__ import annotations\nimport torch\nfrom ..kernel import Kernel, Origin\n"
 
