@@ -58,6 +58,9 @@ class Tolerance:
     Both must hold, with rms over the finite elements of one output:
     `|actual - expected| <= atol + atol_rms * rms(expected) + rtol * |expected|` everywhere, and
     `rms(actual - expected) <= relative_rms * rms(expected)`. Infinities must match exactly; NaN never passes.
+
+    One element in 262,144 may miss the first limit by as much again: the tail of honest roundings grows with the number
+    of elements that are drawn. An output of fewer elements has no such leave.
     """
 
     rtol: float

@@ -22,6 +22,10 @@ from kernels.updates import taken_updates
 
 from .digest import digest
 
+ELEMENTS_PER_STRAY = 1 << 18
+"""One element of so many may lie up to twice as far from the reference as others. On an H200, 1 to 4 of 33.5 million
+elements of liger's MLP, and 1 of 0.9 million of an fp8 MoE layer, did so in some timed calls, and were no mistake."""
+
 
 def referee(
     problem: str,
@@ -81,9 +85,10 @@ def compare(actual: torch.Tensor, expected: torch.Tensor, tolerance: Tolerance) 
     if not torch.equal(actual[~finite], expected[~finite]) or not bool(torch.isfinite(actual[finite]).all()):
         return {}, "infinities stand where the reference has none, or are missing where it has them"
     allowed = tolerance.atol + tolerance.atol_rms * rms + tolerance.rtol * expected.abs()
-    excess = difference.abs() - torch.where(finite, allowed, float("inf"))
+    allowed = torch.where(finite, allowed, float("inf"))
+    excess = difference.abs() - allowed
     errors = {"max_error": float(difference.abs().max()), "relative_rms": _rms(difference) / rms if rms else 0.0}
-    if bool((excess > 0).any()):
+    if bool((excess > allowed).any()) or int((excess > 0).sum()) > actual.numel() // ELEMENTS_PER_STRAY:
         worst = int(excess.argmax())
         at = tuple(int(i) for i in torch.unravel_index(torch.tensor(worst), expected.shape))
         got, want = float(actual.flatten()[worst]), float(expected.flatten()[worst])
