@@ -1,6 +1,6 @@
 """FlashInfer's TinyGEMM: bf16 products of few tokens, from sm_90 on; TensorRT-LLM's tinygemm2.
 
-Source: flashinfer 0.6.12, flashinfer/gemm/routergemm.py. Blocks of 16 features and 8 tokens.
+Source: flashinfer 0.6.12, flashinfer/gemm/routergemm.py. Blocks of 16 features and 8 tokens, one on a multiprocessor.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from .problem import Linear
 
 MAX_TOKENS = 64
 """It is written for 1 to 8: every block of 8 tokens reads w again."""
+BLOCK_FEATURES, BLOCK_TOKENS = 16, 8
 
 
 def supports(problem: Problem, device: Device) -> str | None:
@@ -24,10 +25,16 @@ def supports(problem: Problem, device: Device) -> str | None:
         return f"FlashInfer's TinyGEMM needs sm_90 or later; this is {device.arch}"
     if (problem.dtype, problem.out_dtype) != ("bfloat16", "bfloat16"):
         return f"FlashInfer's TinyGEMM multiplies bfloat16 into bfloat16, not {problem.dtype} into {problem.out_dtype}"
-    if problem.n % 16 or problem.k % 64 or problem.m > MAX_TOKENS:
+    if problem.n % BLOCK_FEATURES or problem.k % 64 or problem.m > MAX_TOKENS:
         return (
             f"FlashInfer's TinyGEMM wants n to be a multiple of 16, k of 64, and few tokens (here {MAX_TOKENS}): "
             f"{problem.n}, {problem.k} and {problem.m}"
+        )
+    blocks = problem.n // BLOCK_FEATURES * -(-problem.m // BLOCK_TOKENS)
+    if blocks > device.num_sms:
+        return (
+            f"FlashInfer's TinyGEMM hung or crashed in each of three launches on an H200 where blocks had to wait for "
+            f"others; here are {blocks} for {device.num_sms} multiprocessors"
         )
     return None
 
