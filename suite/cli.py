@@ -144,8 +144,11 @@ def selftest(  # noqa: PLR0913, PLR0917 - each argument is an option
     gpu: Annotated[str, typer.Option(metavar="DEVICE", help="As pytest's --gpu, for --aa and --adversaries.")] = "auto",
     runs: Annotated[int, typer.Option(min=2, help="Launches of --aa.")] = 24,
     only: Annotated[
-        str, typer.Option(help="Adversaries whose `cheats/class/name`, `honest/class/name` has this in it.")
-    ] = "",
+        list[str] | None,
+        typer.Option(
+            help="Adversaries whose `cheats/class/name`, `honest/class/name` has this in it.", show_default=False
+        ),
+    ] = None,
     jobs: Annotated[int | None, typer.Option(min=1, help="Adversaries at a time.", show_default=False)] = None,
     launches: Annotated[int, typer.Option(min=1, help="Fresh processes that each timer is measured in.")] = 4,
     out: Annotated[
@@ -175,7 +178,7 @@ def selftest(  # noqa: PLR0913, PLR0917 - each argument is an option
         raise typer.Exit(measure_error_rates(_root(), gpu, runs, out))
     from .commands.adversaries import run as judge_adversaries
 
-    raise typer.Exit(judge_adversaries(out, gpu, jobs, only))
+    raise typer.Exit(judge_adversaries(out, gpu, jobs, only or ()))
 
 
 def _root() -> Path:

@@ -19,19 +19,20 @@ SENTENCE_CHARS = 240
 JOBS_ON_CPU, JOBS_ON_GPU = 2, 12
 
 
-def run(out: Path | None = None, gpu: str = "auto", jobs: int | None = None, only: str = "") -> int:
+def run(out: Path | None = None, gpu: str = "auto", jobs: int | None = None, only: Sequence[str] = ()) -> int:
     """Judge all adversaries of the device's kind, print the table, and write it to `out` as markdown.
 
-    `only` selects those whose `cheats/class/name` or `honest/class/name` contains it. Returns 1 where a cheat was
-    missed, caught for a wrong reason, or an honest kernel was accused, or not all could be judged. Raises DeviceError
-    where there is no such device, RecordError where `only` selects none.
+    `only` selects those whose `cheats/class/name` or `honest/class/name` contains one of its parts. Returns 1 where a
+    cheat was missed, caught for a wrong reason, or an honest kernel was accused, or not all could be judged. Raises
+    DeviceError where there is no such device, RecordError where `only` selects none.
     """
     chosen = choose(gpu, detect())
     kind = "cpu" if chosen.device.kind == "cpu" else "cuda"
     everyone = read_adversaries()
-    selected = [a for a in everyone if kind in a.runs_on and only in path_of(a)]
+    selected = [a for a in everyone if kind in a.runs_on and any(part in path_of(a) for part in only or ("",))]
     if not selected:
-        raise RecordError(f"--only {only}: none of the {len(everyone)} adversaries is called so and runs on {kind}.")
+        asked = " ".join(f"--only {part}" for part in only)
+        raise RecordError(f"{asked}: none of the {len(everyone)} adversaries is called so and runs on {kind}.")
     console, started = Console(), time.monotonic()
 
     def told(judged: Judged) -> None:
@@ -54,7 +55,7 @@ def run(out: Path | None = None, gpu: str = "auto", jobs: int | None = None, onl
 
 
 def path_of(adversary: Adversary) -> str:
-    """What `only` is looked for in."""
+    """What parts of `only` are looked for in."""
     return f"{'honest' if adversary.honest else 'cheats'}/{adversary.cheat_class}/{adversary.name}"
 
 

@@ -120,7 +120,7 @@ def test_an_honest_kernel_that_is_accused_makes_the_command_fail() -> None:
 
 def test_to_select_no_adversary_is_an_error() -> None:
     with pytest.raises(RecordError, match="--only nobody: none of the"):
-        command.run(gpu="cpu", only="nobody")
+        command.run(gpu="cpu", only=["nobody"])
 
 
 def test_the_page_escapes_what_kernels_say() -> None:
