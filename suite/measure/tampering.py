@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import builtins
 import contextlib
+import importlib
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from time import process_time, sleep
 from types import FunctionType, ModuleType
 from typing import Any
@@ -23,6 +25,7 @@ import torch
 from kernels import discover
 from kernels.kernel import Kernel
 
+from .libraries import import_libraries
 from .process_settings import all_settings, thread_settings, torch_settings
 
 MODULES = (
@@ -104,6 +107,8 @@ def load_watched(kernel_id: str, library: bool) -> Kernel:
     if kernel_id not in _blamed:
         if module_of(kernel_id) in sys.modules:
             return discover.load_kernel(kernel_id)
+        if not library:
+            import_libraries(*_source_of(kernel_id))
         try:
             with untouched("while it was imported", module_of(kernel_id), library):
                 return discover.load_kernel(kernel_id)
@@ -117,6 +122,13 @@ def module_of(kernel_id: str) -> str:
     base = kernel_id.startswith(discover.BASE_PREFIX)
     package = discover.BASE_PACKAGE if base else discover.PACKAGE
     return f"{package}.{kernel_id.removeprefix(discover.BASE_PREFIX).replace('/', '.')}"
+
+
+def _source_of(kernel_id: str) -> tuple[Path, Path]:
+    """The file that a kernel is defined in, and the root of its tree."""
+    package, _, name = module_of(kernel_id).partition(".")
+    folder = Path(str(importlib.import_module(package).__file__)).parent
+    return folder.joinpath(*name.split(".")).with_suffix(".py"), folder.parent
 
 
 def keeps_computing() -> bool:

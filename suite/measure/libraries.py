@@ -1,0 +1,44 @@
+"""In the worker: what a kernel's sources import from elsewhere is imported before its process is looked at.
+
+A library may set things up when it is imported: an audit hook, a signal's handler, a variable. Kernels import libraries
+whenever they like, and are not to blame for that.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import functools
+import importlib
+from pathlib import Path
+
+from kernels.discover import source_closure
+
+from ..judge.static_names import names_of, uses
+
+OURS = ("kernels", "suite")
+MADE_BY = {"torch.compile": "torch._dynamo"}
+"""What is there at once -> the module that its first use imports."""
+
+
+def import_libraries(path: Path, root: Path) -> None:
+    """Of the kernel at `path`, in the tree at `root`, and of all that it imports there. What cannot be had is left to
+    the kernel: it may know better, or needs it on another machine."""
+    for source in source_closure(path, root):
+        for module in _named(source.read_bytes()) if source.suffix == ".py" else ():
+            with contextlib.suppress(Exception, SystemExit):
+                importlib.import_module(module)
+
+
+@functools.lru_cache(maxsize=256)  # what many kernels import is parsed once
+def _named(source: bytes) -> tuple[str, ...]:
+    try:
+        tree = ast.parse(source)
+    except (SyntaxError, ValueError):
+        return ()
+    named = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    named |= {
+        node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module and not node.level
+    }
+    named |= {MADE_BY[name] for name, _ in uses(tree, names_of(tree)) if name in MADE_BY}
+    return tuple(sorted(name for name in named if name.partition(".")[0] not in OURS))
