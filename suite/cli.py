@@ -146,7 +146,8 @@ def selftest(  # noqa: PLR0913, PLR0917 - each argument is an option
     only: Annotated[
         list[str] | None,
         typer.Option(
-            help="Adversaries whose `cheats/class/name`, `honest/class/name` has this in it.", show_default=False
+            help="Faults whose name, adversaries whose `cheats/class/name`, `honest/class/name` has this in it.",
+            show_default=False,
         ),
     ] = None,
     jobs: Annotated[int | None, typer.Option(min=1, help="Adversaries at a time.", show_default=False)] = None,
@@ -171,7 +172,7 @@ def selftest(  # noqa: PLR0913, PLR0917 - each argument is an option
     if faults:
         from .commands.faults import run as plant_faults
 
-        raise typer.Exit(plant_faults(out))
+        raise typer.Exit(plant_faults(out, only or ()))
     if aa:
         from .commands.aa import run as measure_error_rates
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,10 +46,11 @@ class Row:
                 str(self.status), yes[self.right]]  # fmt: skip
 
 
-def run(out: Path | None = None) -> int:
+def run(out: Path | None = None, only: Sequence[str] = ()) -> int:
     """Plant them all, print the table, write it to `out` as markdown. Returns 1 where one of them was not borne.
 
-    RecordError, with all that was printed, where the toy project cannot be measured even without faults.
+    `only` selects faults whose name contains one of its parts. RecordError, with all that was printed, where the toy
+    project cannot be measured even without faults, and where `only` selects none.
     """
     try:
         catalogue, scenarios, toy = (
@@ -61,11 +62,16 @@ def run(out: Path | None = None) -> int:
         return 1
     chosen = choose("auto", detect())
     kind = chosen.device.kind
+    faults, machine = _selected(catalogue.faults_of(kind), only), _selected(scenarios.SCENARIOS, only)
+    if not faults and not machine:
+        raise RecordError(f"{' '.join(f'--only {part}' for part in only)}: no fault on {kind} is called so.")
     with tempfile.TemporaryDirectory(prefix="kernelgate-faults-") as folder:
         typer.echo(f"{chosen.name}: planting faults in kernels of a toy project")
-        rows = _kernel_rows(catalogue, toy.ToyProject, Path(folder, "kernels"), kind)
+        rows = _kernel_rows(catalogue, faults, toy.ToyProject, Path(folder, "kernels"), kind) if faults else []
+        for row in rows:
+            typer.echo(f"{'borne' if row.is_borne else 'NOT borne'}: {row.fault}")
         sound = scenarios.make_project(Path(folder, "machine"))
-        for name, plant in scenarios.SCENARIOS.items():
+        for name, plant in machine.items():
             typer.echo(f"planting: {name}")
             rows.append(_scenario_row(name, plant, sound))
     _print(rows)
@@ -76,9 +82,12 @@ def run(out: Path | None = None) -> int:
     return 0 if all(row.is_borne for row in rows) else 1
 
 
-def _kernel_rows(catalogue: Any, toy_project: Any, root: Path, kind: str) -> list[Row]:
+def _selected(faults: Mapping[str, Any], only: Sequence[str]) -> dict[str, Any]:
+    return {name: fault for name, fault in faults.items() if any(part in name for part in only or ("",))}
+
+
+def _kernel_rows(catalogue: Any, faults: Mapping[str, Any], toy_project: Any, root: Path, kind: str) -> list[Row]:
     """All faulty kernels in one run, with sound ones among them."""
-    faults = catalogue.faults_of(kind)
     sources = {name: fault.source for name, fault in faults.items()} | catalogue.SOUND_SOURCES
     project = toy_project.make(root, sources, gpu="cpu" if kind == "cpu" else "auto")
     project.add_to_conftest(catalogue.LIMITS)
