@@ -20,7 +20,7 @@ from kernels.kernel import Origin
 from kernels.problem import Inputs, Outputs, Problem, TensorSpec, Tolerance
 from kernels.updates import taken_updates
 
-from .digest import digest
+from .digest import read_digested
 
 ELEMENTS_PER_STRAY = 1 << 18
 """One element of so many may lie up to twice as far from the reference as others. On an H200, 1 to 4 of 33.5 million
@@ -55,7 +55,7 @@ def judge_outputs(
         fault = _form_fault(name, spec, described)
         if fault:
             return actual, {"status": "incorrect", "reason": "wrong_form", "sentence": fault, "errors": errors}
-        actual[name] = _read_output(spec, described[name]).to(tensors_on).float() * factors.get(name, 1.0)
+        actual[name] = _read_output(spec, described[name], tensors_on).float() * factors.get(name, 1.0)
         errors[name], fault = compare(actual[name], expected[name], problem.tolerances()[name])
         if fault:
             return actual, wrong_output(f"Output {name} is wrong: {fault}.", errors)
@@ -122,12 +122,12 @@ def _form_fault(name: str, spec: TensorSpec, outputs: dict[str, dict[str, Any]])
     return None
 
 
-def _read_output(spec: TensorSpec, described: dict[str, Any]) -> torch.Tensor:
-    """The output in a file whose form was right, on the CPU; all NaN where the file has changed since."""
-    data = _held_bytes(spec, described["file"])
-    if not data or digest(data) != described["sha256"]:  # an output without elements, too
-        return torch.full(spec.shape, float("nan"))
-    return torch.frombuffer(data, dtype=getattr(torch, spec.dtype)).view(spec.shape)
+def _read_output(spec: TensorSpec, described: dict[str, Any], tensors_on: str) -> torch.Tensor:
+    """The output in a file whose form was right; all NaN where the file has changed since."""
+    data = torch.empty(_num_bytes(spec), dtype=torch.uint8, pin_memory=tensors_on != "cpu")
+    if read_digested(described["file"], data.numpy()) != described["sha256"]:
+        return torch.full(spec.shape, float("nan"), device=tensors_on)
+    return data.view(getattr(torch, spec.dtype)).view(spec.shape).to(tensors_on)
 
 
 def _num_bytes(spec: TensorSpec) -> int:
@@ -140,19 +140,6 @@ def _holds(spec: TensorSpec, path: str) -> bool:
     except OSError:
         return False
     return stat.S_ISREG(found.st_mode) and found.st_size == _num_bytes(spec)
-
-
-def _held_bytes(spec: TensorSpec, path: str) -> bytearray | None:
-    """A file's bytes if they are as many as the output's. The kernel's process may have put anything in its place."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except OSError:
-        return None
-    with open(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            return None
-        data = bytearray(_num_bytes(spec))
-        return data if file.readinto(data) == len(data) and not file.read(1) else None
 
 
 @functools.lru_cache(maxsize=3)  # kernels of one problem come one after the other, each with all distributions
@@ -178,13 +165,15 @@ def _inputs(problem_id: str, tensors_on: str, seed: int, distribution: str) -> I
 
 def reference_of(problem: Problem) -> Any:
     """`run` of the kernel of origin reference that solves the task of a problem."""
-    return discover.load_kernel(_reference_id(problem.family, problem.task)).run
+    kernel = _references().get((problem.family, problem.task))
+    if kernel is None:
+        raise LookupError(f"kernels/{problem.family}/ has no kernel of origin reference for the task {problem.task}.")
+    return discover.load_kernel(kernel).run
 
 
-@functools.cache  # to find it, every kernel's file is read
-def _reference_id(family: str, task: str) -> str:
+@functools.cache  # to find them, every kernel's file is read
+def _references() -> dict[tuple[str, str], str]:
+    """(family, task) -> kernel."""
     root = Path(discover.__file__).parents[1]
-    for info in discover.discover(root).values():
-        if info.family == family and info.origin == Origin.REFERENCE.value and task in info.tasks:
-            return info.id
-    raise LookupError(f"kernels/{family}/ has no kernel of origin reference for the task {task}.")
+    references = (info for info in discover.discover(root).values() if info.origin == Origin.REFERENCE.value)
+    return {(info.family, task): info.id for info in references for task in info.tasks}

@@ -21,7 +21,7 @@ from kernels.kernel import Kernel
 from kernels.problem import Inputs, Outputs, Problem
 from kernels.updates import spoil_updates, taken_updates
 
-from ..judge.digest import digest
+from ..judge.digest import digest, write_digested
 from .blame import culprit
 from .tampering import Tampered, keeps_computing, load_watched, module_of, untouched
 
@@ -165,14 +165,12 @@ def save_outputs(outputs: Outputs, folder: Path, prefix: str) -> dict[str, dict[
     described = {}
     for name, tensor in outputs.items():
         path = folder / f"{prefix}{name}.bin"
-        data = _bytes(tensor)
-        data.tofile(path)
         described[name] = {
             "dtype": str(tensor.dtype).removeprefix("torch."),
             "shape": list(tensor.shape),
             "dense": is_dense(tensor),
             "file": str(path),
-            "sha256": digest(data),
+            "sha256": write_digested(path, _bytes(tensor)),
         }
     return described
 
@@ -183,7 +181,11 @@ def digests(outputs: Outputs) -> dict[str, str]:
 
 
 def _bytes(tensor: torch.Tensor) -> Any:
-    return tensor.detach().contiguous().cpu().view(-1).view(torch.uint8).numpy()
+    """On the host; from a device by way of memory that PyTorch keeps for copies, which is ten times as fast."""
+    flat = tensor.detach().contiguous().view(-1).view(torch.uint8)
+    if flat.is_cpu:
+        return flat.numpy()
+    return torch.empty(flat.shape, dtype=torch.uint8, pin_memory=True).copy_(flat).numpy()
 
 
 class WrongFormError(TypeError):
