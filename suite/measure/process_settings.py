@@ -17,6 +17,8 @@ from typing import Any
 
 import torch
 
+from kernels import discover
+
 CU_LIMIT_PERSISTING_L2_CACHE_SIZE = 6
 """NVIDIA's driver API, `CUlimit`."""
 COMPILERS_OWN = ("TORCHINDUCTOR_", "_TORCHINDUCTOR_", "TRITON_CACHE_DIR", "TRITON_PTXAS_")
@@ -26,6 +28,7 @@ OWN_OPERATORS, DEVICE_KEYS = ("aten/", "prim/", "prims/"), ("/CPU", "/CUDA", "/A
 gradients PyTorch adds entries by itself."""
 BACKENDS = [module for module in vars(torch.backends).values() if isinstance(module, ModuleType)]
 """What is there from the beginning: others come when they are first used."""
+KERNELS_AND_OURS = (discover.PACKAGE, discover.BASE_PACKAGE, "suite", "__main__")
 LITTLE = 1e-310
 """A denormal number in double precision."""
 WATCHED_SIGNALS = (signal.SIGALRM, signal.SIGINT, signal.SIGTERM, signal.SIGPROF, signal.SIGUSR1, signal.SIGUSR2)
@@ -107,9 +110,21 @@ def _monitoring_tools() -> tuple[Any, ...]:
 
 
 def _count_audit_hooks(event: str, arguments: object) -> None:
-    """An audit hook itself: Python tells it of others that are added, and of nothing else can one learn of them."""
+    """An audit hook itself: Python tells it of others that are added, and of nothing else can one learn of them.
+
+    Not counted are those of libraries, which add them when they are first used (on one server, whoever calls
+    torch.compile has one added): no kernel is to blame for them.
+    """
     global _audit_hooks  # noqa: PLW0603 - it is asked for without an object
-    _audit_hooks += event == "sys.addaudithook"
+    if event == "sys.addaudithook" and not _is_of_a_library(sys._getframe(1).f_globals):  # noqa: SLF001 - nothing else tells
+        _audit_hooks += 1
+
+
+def _is_of_a_library(names: dict[str, Any]) -> bool:
+    """Whether these are the global names of a module that is none of kernels' and none of ours."""
+    name = str(names.get("__name__"))
+    module = sys.modules.get(name)
+    return module is not None and vars(module) is names and name.partition(".")[0] not in KERNELS_AND_OURS
 
 
 _audit_hooks = 0

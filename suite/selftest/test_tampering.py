@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from types import ModuleType
 
 import pytest
 
@@ -34,6 +35,7 @@ def other_code() -> None:
     statistics.median.__code__ = statistics.median_low.__code__
 
 
+ADDS_A_HOOK = "import sys\nsys.addaudithook(lambda event, arguments: None)"
 MEDIAN = statistics.median.__code__
 CASES = {
     "time.perf_counter_ns was replaced": replace(time, "perf_counter_ns"),
@@ -50,7 +52,7 @@ CASES = {
     r"backends \(torch.backends.mkldnn.enabled\)": (lambda: setattr(torch.backends.mkldnn, "enabled", False),
                                                    lambda: setattr(torch.backends.mkldnn, "enabled", True)),
     "denormal numbers from": (lambda: torch.set_flush_denormal(True), lambda: torch.set_flush_denormal(False)),
-    "audit hooks from": (lambda: sys.addaudithook(lambda event, arguments: None), lambda: None),
+    "audit hooks from": (lambda: exec(ADDS_A_HOOK, {"__name__": "kernels.mla.candidate"}), lambda: None),
     "signal handlers from": (lambda: signal.signal(signal.SIGUSR1, print),
                              lambda: signal.signal(signal.SIGUSR1, signal.SIG_DFL)),
 }  # fmt: skip
@@ -119,3 +121,10 @@ def test_a_thread_that_goes_on_is_seen() -> None:
     finally:
         goes_on = False
         thread.join()
+
+
+def test_an_audit_hook_that_a_library_adds_is_no_kernels_doing(monkeypatch: pytest.MonkeyPatch) -> None:
+    library = ModuleType("kernelgate_library_of_a_test")
+    monkeypatch.setitem(sys.modules, library.__name__, library)
+    with untouched("when it was run"):
+        exec(ADDS_A_HOOK, vars(library))  # as an import does
