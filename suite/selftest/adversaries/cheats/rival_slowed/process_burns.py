@@ -9,7 +9,7 @@ from ..kernel import Kernel, Origin
 from . import _honest
 
 CLASS = "rival slowed"
-REASONS = ("outside_interval", "tampered")
+REASONS = ("outside_interval", "tampered", "no_gain")
 RUNS_ON = ("cpu", "cuda")
 
 

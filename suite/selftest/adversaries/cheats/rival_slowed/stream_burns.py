@@ -8,7 +8,7 @@ from ..kernel import Kernel, Origin
 from . import _honest
 
 CLASS = "rival slowed"
-REASONS = ("outside_interval",)
+REASONS = ("outside_interval", "timer_contradicted")
 RUNS_ON = ("cuda",)
 
 

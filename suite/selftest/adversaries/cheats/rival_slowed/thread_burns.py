@@ -10,7 +10,7 @@ from ..kernel import Kernel, Origin
 from . import _honest
 
 CLASS = "rival slowed"
-REASONS = ("outside_interval",)
+REASONS = ("outside_interval", "no_gain")
 RUNS_ON = ("cpu", "cuda")
 
 
