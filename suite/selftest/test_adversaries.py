@@ -172,7 +172,8 @@ def test_a_kernel_without_times_has_not_passed() -> None:
 def test_ctrl_c_keeps_what_was_judged() -> None:
     chosen, courses = choose("cpu", detect()), courses_for("cpu")
     some = [a for a in ON_CPU if a.cheat_class == ON_CPU[0].cheat_class or a.name == ON_CPU[-1].name]
-    threading.Timer(3.0, signal.raise_signal, (signal.SIGINT,)).start()
+    this = threading.main_thread().ident
+    threading.Timer(3.0, signal.pthread_kill, (this, signal.SIGINT)).start()  # where a terminal's would arrive
     results = known.judge(chosen, some, courses, LANES)
     assert len(results) < len(some)
     assert all(judged.as_expected for judged in results)
