@@ -226,6 +226,7 @@ PROBLEMS: Mapping[Tier, tuple[Problem, ...]] = {
     ),
     Tier.CI: (
         MLADecode(batch=64, seq_len_q=1, seq_len_kv=4096, num_heads=16),
+        MLADecode(batch=64, seq_len_q=1, seq_len_kv=4096, num_heads=32),
         MLADecode(batch=64, seq_len_q=1, seq_len_kv=4096, num_heads=64),
         MLADecode(batch=128, seq_len_q=1, seq_len_kv=4096, num_heads=128),
         MLADecode(batch=16, seq_len_q=2, seq_len_kv=4096, num_heads=128, lengths="normal"),
