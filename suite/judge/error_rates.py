@@ -19,7 +19,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from ..record.promote import FACTOR_DIGITS
+from ..record.pairs import FACTOR_DIGITS
 from .bands import Bands
 from .evidence import MIXTURE_G, MODES_LOG_RATIO, SD_FLOOR
 

@@ -8,35 +8,23 @@ nothing; what spoils one kernel or one pair refuses that claim only.
 from __future__ import annotations
 
 import dataclasses
-import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from .baseline import DEVICE_FIELDS, Baseline, Claim, baseline_path, format_baseline, read_baseline, write_baseline
-from .refusals import MIN_LAUNCHES, MIN_RUNS, commit, objections
+from .pairs import Doubt, Evidence, LowerBound, Pair, doubt_of, is_refuted, propose, refusal_of
+from .refusals import commit, objections
 from .run import read_run
-from .schema import Document, RecordError, now_utc, parse_utc
+from .schema import Document, RecordError, parse_utc
 from .scores import Measured
 from .source import source_state
 
-MAX_FACTOR = 1e6
-"""Beyond this, or below its inverse, something was not measured."""
-MAX_GAP = math.log(1.10)
-"""Most that the bound may lie below the measured factor: a claim much weaker than its kernel guards nothing."""
 CLAIMANTS = ("hand", "generated")
 """Origins whose kernels make claims."""
-FACTOR_DIGITS = 5
-"""Significant digits of a factor, rounded down so that it stays a bound."""
 
-LowerBound = Callable[[list[float]], "float | None"]
-"""Launch scores -> lower end of the two-sided 95% interval of ln(t_rival / t_kernel), None where undecidable."""
-Doubt = Callable[[list[float], str, float], "str | None"]
-"""(Launch scores, device kind, shorter time of the pair in us) -> why a claim on them would guard nothing, or None."""
 Action = Literal["added", "raised", "renewed", "lowered", "kept", "refused", "missing"]
-Pair = tuple[str, str, str]
-"""Problem, kernel, rival: the order of claims in a file."""
 
 
 class PromoteError(RecordError):
@@ -82,7 +70,7 @@ def promote(
     git_sha = commit(runs[-1], source) if runs else None
     if sentences or git_sha is None:
         raise PromoteError(sentences)
-    evidence = _Evidence(runs, Measured(runs), git_sha, owner, reason, lower_bound, doubt)
+    evidence = Evidence(runs, Measured(runs), git_sha, owner, reason, lower_bound, doubt)
     families = sorted({problem.partition("/")[0] for problem in evidence.measured.problems})
     baselines = [_promote_family(evidence, Path(root), family) for family in families]
     changed = [new for new, old, _ in baselines if new.claims != (old.claims if old else ())]
@@ -92,30 +80,11 @@ def promote(
     return Summary(tuple(outcome for *_, outcomes in baselines for outcome in outcomes), written)
 
 
-@dataclass(frozen=True)
-class _Evidence:
-    """Everything that deciding one claim needs."""
-
-    runs: Sequence[Document]
-    """Oldest first."""
-    measured: Measured
-    git_sha: str
-    owner: str
-    reason: str | None
-    lower_bound: LowerBound
-    doubt: Doubt
-
-    @property
-    def device(self) -> Document:
-        device: Document = self.runs[-1]["device"]
-        return device
-
-
 # What becomes of each claim.
 
 
 def _promote_family(
-    evidence: _Evidence, root: Path, family: str
+    evidence: Evidence, root: Path, family: str
 ) -> tuple[Baseline, Baseline | None, tuple[Outcome, ...]]:
     """The family's new baseline, the old one, and what became of each claim."""
     old = _existing(evidence.device, baseline_path(root, evidence.device["key"], family))
@@ -167,7 +136,7 @@ def _unclaimable(measured: Measured, family: str, named: set[str]) -> Iterator[t
             yield kernel, what
 
 
-def _decide(evidence: _Evidence, root: Path, pair: Pair, old: Claim | None) -> tuple[Claim | None, Outcome]:
+def _decide(evidence: Evidence, root: Path, pair: Pair, old: Claim | None) -> tuple[Claim | None, Outcome]:
     problem, kernel, rival = pair
     name = f"{kernel} > {rival} @ {problem}"
     if not evidence.measured.scores(kernel, rival, problem):
@@ -179,89 +148,20 @@ def _decide(evidence: _Evidence, root: Path, pair: Pair, old: Claim | None) -> t
         if objection:
             return old, Outcome(name, "refused", f"{objection}.")
         return old, Outcome(name, "kept", "Not measured in these runs.")
-    refusal = _refusal(evidence, pair)
+    refusal, doubt = refusal_of(evidence, pair), None
+    if not refusal:
+        doubt = doubt_of(evidence, pair)
+        refusal = None if old and evidence.reason and is_refuted(evidence, old) else doubt
     if refusal:
         return old, Outcome(name, "refused", refusal)
-    new = _propose(evidence, pair)
-    return _choose(evidence, old, new) if old else (new, Outcome(name, "added", f"Claimed at {new.factor:.4g}x."))
+    new = propose(evidence, pair)
+    if old is None:
+        return new, Outcome(name, "added", f"Claimed at {new.factor:.4g}x.")
+    claim, outcome = _choose(evidence, old, new)
+    return claim, dataclasses.replace(outcome, sentence=f"{outcome.sentence} {doubt}") if doubt else outcome
 
 
-def _refusal(evidence: _Evidence, pair: Pair) -> str | None:
-    """What speaks against claiming this pair, as a sentence."""
-    measured, (problem, kernel, rival) = evidence.measured, pair
-    scores = measured.scores(kernel, rival, problem)
-    # A kernel that is wrong anywhere is wrong; a rival only has to be right where it is beaten.
-    objection = measured.objection(kernel) or measured.objection(kernel, problem) or measured.objection(rival, problem)
-    if objection:
-        return f"{objection}. Correct it and measure again."
-    for one in (kernel, rival):
-        entries = {
-            (run["kernels"][one]["source_sha256"], run["kernels"][one]["version"]) for run in _with(evidence, one)
-        }
-        if len(entries) > 1:
-            return f"{one} differs between the runs (source or version). Promote runs of one version."
-    num_runs = len({launch.rpartition("/")[0] for launch in scores})
-    if len(scores) < MIN_LAUNCHES or num_runs < MIN_RUNS:
-        have = f"{len(scores)} launches in {num_runs} runs measured both"
-        return f"Too little evidence: {have}, {MIN_LAUNCHES} in {MIN_RUNS} are needed. Measure again."
-    light_speed_us = evidence.runs[-1]["problems"].get(problem, {}).get("light_speed_us")
-    shorter_us = min(measured.time_us(one, problem) for one in (kernel, rival))
-    if light_speed_us and shorter_us < light_speed_us:
-        return f"A time below {light_speed_us:.3g} us, this device's speed of light, is an error of measurement."
-    values = list(scores.values())
-    kind = evidence.runs[-1]["device"]["kind"]
-    return _too_wide(evidence.lower_bound(values), scores) or evidence.doubt(values, kind, shorter_us)
-
-
-def _too_wide(bound: float | None, scores: dict[str, float]) -> str | None:
-    if bound is None or not math.isfinite(bound):
-        return f"{len(scores)} launches leave the factor undecided. Measure again and promote all runs together."
-    if abs(bound) > math.log(MAX_FACTOR):
-        return f"A factor beyond {MAX_FACTOR:g} is an error of measurement. Look at the samples of both kernels."
-    mean = sum(scores.values()) / len(scores)
-    if mean - bound > MAX_GAP:
-        factors = f"{math.exp(mean):.4g}x was measured, but only {math.exp(bound):.4g}x is certain"
-        return f"Too wide an interval: {factors}. Measure more launches, on a quieter machine."
-    return None
-
-
-def _with(evidence: _Evidence, kernel: str) -> list[Document]:
-    return [run for run in evidence.runs if kernel in run["kernels"]]
-
-
-def _propose(evidence: _Evidence, pair: Pair) -> Claim:
-    measured, (problem, kernel, rival) = evidence.measured, pair
-    scores = measured.scores(kernel, rival, problem)
-    bound = evidence.lower_bound(list(scores.values()))
-    assert bound is not None, "_refusal lets no undecided pair pass"
-    names = {launch.rpartition("/")[0] for launch in scores}
-    runs = [run for run in evidence.runs if run["run_id"] in names]
-    environment = runs[-1]["environment"]
-    return Claim(
-        device=evidence.device["key"],
-        kernel=kernel,
-        rival=rival,
-        problem=problem,
-        problem_fields=runs[-1]["problems"][problem]["fields"],
-        factor=_round_down(math.exp(bound)),
-        owner=evidence.owner,
-        made_utc=now_utc(),
-        proven_utc=max((run["finished_utc"] for run in runs), key=parse_utc),
-        git_sha=evidence.git_sha,
-        kernel_sha256=measured.entry(kernel)["source_sha256"],
-        rival_version=measured.entry(rival)["version"],
-        gpu_uuids=tuple(sorted({run["device"]["uuid"] for run in runs if run["device"]["uuid"]})),
-        runs=tuple(sorted(names)),
-        evidence={
-            "scores": [{"launch": launch, "score": round(score, 7)} for launch, score in scores.items()],
-            "kernel_us": _rounded(measured.time_us(kernel, problem)),
-            "rival_us": _rounded(measured.time_us(rival, problem)),
-            "environment": {name: environment.get(name) for name in ("torch", "triton", "driver")},
-        },
-    )
-
-
-def _choose(evidence: _Evidence, old: Claim, new: Claim) -> tuple[Claim, Outcome]:
+def _choose(evidence: Evidence, old: Claim, new: Claim) -> tuple[Claim, Outcome]:
     """Old or new: a factor rises with newer evidence and falls only with a reason."""
     new = dataclasses.replace(new, owner=old.owner)
     is_newer = parse_utc(new.proven_utc) > parse_utc(old.proven_utc)
@@ -284,7 +184,7 @@ def _choose(evidence: _Evidence, old: Claim, new: Claim) -> tuple[Claim, Outcome
     return old, Outcome(old.id, "kept", sentence)
 
 
-def _held_utc(evidence: _Evidence, claim: Claim) -> str | None:
+def _held_utc(evidence: Evidence, claim: Claim) -> str | None:
     """When the newest run ended whose gate found that this very claim holds."""
     for run in reversed(evidence.runs):
         for verdict in run["verdicts"]:
@@ -292,12 +192,3 @@ def _held_utc(evidence: _Evidence, claim: Claim) -> str | None:
             if same and verdict["status"] == "holds" and verdict["factor_claimed"] == claim.factor:
                 return str(run["finished_utc"])
     return None
-
-
-def _round_down(factor: float) -> float:
-    digits = FACTOR_DIGITS - 1 - math.floor(math.log10(factor))
-    return math.floor(factor * 10.0**digits) / 10.0**digits
-
-
-def _rounded(value: Any) -> float:
-    return float(f"{value:.6g}")

@@ -38,7 +38,7 @@ from suite.measure.crew import RunError
 from suite.measure.trial import copy_project
 from suite.record.baseline import read_baselines
 from suite.record.error_rates import error_rates_path, read_error_rates, write_error_rates
-from suite.record.promote import _round_down
+from suite.record.pairs import round_down
 from suite.record.schema import RecordError
 from suite.report.error_rates import NOT_MEASURED, draw_power, error_rates_section, false_alarm_words
 
@@ -75,7 +75,7 @@ def test_the_simulated_gate_is_the_gate(case: int) -> None:
 def test_the_simulated_claim_is_promotes() -> None:
     scores = [gauss(0.2, 0.01, 10), gauss(-3.0, 0.002, 10), gauss(2.5, 0.001, 10)]
     log_factors, refused = claim(np.array(scores), bands_for("cuda", 300.0))
-    assert [math.exp(x) for x in log_factors] == pytest.approx([_round_down(math.exp(lower_bound(s))) for s in scores])
+    assert [math.exp(x) for x in log_factors] == pytest.approx([round_down(math.exp(lower_bound(s))) for s in scores])
     assert list(refused) == [doubt(list(s), "cuda", 300.0) is not None for s in scores]
     assert claim(np.array([gauss(0.2, 0.02, 10)]), bands_for("cuda", 300.0))[1].all(), "an uncertain factor"
 

@@ -28,12 +28,12 @@ def lower_bound(scores: list[float]) -> float:
     return interval(scores)[0]
 
 
-def promote_runs(root: Path, runs: list[Document], reason: str | None = None) -> Summary:
+def promote_runs(root: Path, runs: list[Document], reason: str | None = None, doubt: str | None = None) -> Summary:
     for run in runs:
         (root / "runs" / run["run_id"]).mkdir(parents=True, exist_ok=True)
         write_run(root / "runs" / run["run_id"], run)
     return promote(
-        [root / "runs" / run["run_id"] for run in runs], root, "somebody", reason, lower_bound, lambda *_: None
+        [root / "runs" / run["run_id"] for run in runs], root, "somebody", reason, lower_bound, lambda *_: doubt
     )
 
 
@@ -213,6 +213,18 @@ def test_a_factor_rises_freely_and_falls_only_with_a_reason(tmp_path: Path) -> N
     assert lowered.factor == pytest.approx(first.factor, rel=0.01)
     assert actions(promote_runs(tmp_path, two_runs(7, times_us=slowed(0.9))))[CLAIM] == "raised"
     assert claims(tmp_path)[CLAIM].reason is None
+
+
+def test_a_refuted_claim_is_lowered_to_a_loose_bound_with_a_reason_only(tmp_path: Path) -> None:
+    promote_runs(tmp_path, two_runs())
+    first, slower = claims(tmp_path)[CLAIM], two_runs(3, times_us=slowed(1.2))
+    assert actions(promote_runs(tmp_path, two_runs(3), reason="Not refuted.", doubt="Loose."))[CLAIM] == "refused"
+    assert actions(promote_runs(tmp_path, slower, doubt="Loose."))[CLAIM] == "refused"
+    assert claims(tmp_path)[CLAIM] == first
+    summary = promote_runs(tmp_path, slower, reason="The rival is faster now.", doubt="Loose.")
+    assert actions(summary)[CLAIM] == "lowered"
+    assert claims(tmp_path)[CLAIM].factor == pytest.approx(first.factor / 1.2, rel=0.01)
+    assert any(outcome.claim == CLAIM and outcome.sentence.endswith(" Loose.") for outcome in summary.outcomes)
 
 
 def test_a_claim_that_the_gate_proved_again_is_renewed_at_its_factor(tmp_path: Path) -> None:
