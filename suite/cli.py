@@ -36,11 +36,15 @@ def promote(
     reason: Annotated[
         str | None, typer.Option(help="Why claims may be lowered; stored with them.", show_default=False)
     ] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(help="Claims whose `kernel > rival @ problem` has this in it.", show_default=False),
+    ] = None,
 ) -> None:
     """Turn measured runs into claims in baselines/: five launches or more in two runs or more of a clean commit."""
     from .commands import promote as command
 
-    raise typer.Exit(command.run(_root(), runs, owner, reason))
+    raise typer.Exit(command.run(_root(), runs, owner, reason, only or ()))
 
 
 @app.command()

@@ -22,10 +22,10 @@ LINE_LIMIT_CHARS = 2000
 GIT_TIMEOUT_S = 60
 
 
-def run(root: Path, runs: Sequence[Path], owner: str | None, reason: str | None) -> int:
+def run(root: Path, runs: Sequence[Path], owner: str | None, reason: str | None, only: Sequence[str] = ()) -> int:
     """Print what became of each claim. Returns 1 where these runs spoke for none, else 0. Raises PromoteError."""
     owner = owner if owner is not None else git_user(root)
-    summary = promote(runs, root, owner, reason, lower_bound, doubt)
+    summary = promote(runs, root, owner, reason, lower_bound, doubt, only)
     for outcome in sorted(summary.outcomes, key=_order):
         typer.echo(f"{outcome.action:8} {plain(outcome.claim, 500)}: {plain(outcome.sentence, LINE_LIMIT_CHARS)}")
     for path in summary.written:

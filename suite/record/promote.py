@@ -59,10 +59,12 @@ def promote(
     reason: str | None,
     lower_bound: LowerBound,
     doubt: Doubt,
+    only: Sequence[str] = (),
 ) -> Summary:
     """Make, renew, raise or (with `reason`) lower the claims that the runs support. Raises PromoteError, RecordError.
 
-    `root` is the project's; `owner` answers for new claims, those that exist keep theirs.
+    `root` is the project's; `owner` answers for new claims, those that exist keep theirs. `only` selects claims whose
+    `kernel > rival @ problem` has one of its parts in it: a reason seldom holds for all.
     """
     runs = sorted((read_run(path) for path in run_paths), key=lambda run: parse_utc(run["started_utc"]))
     source = source_state(root)
@@ -72,7 +74,7 @@ def promote(
         raise PromoteError(sentences)
     evidence = Evidence(runs, Measured(runs), git_sha, owner, reason, lower_bound, doubt)
     families = sorted({problem.partition("/")[0] for problem in evidence.measured.problems})
-    baselines = [_promote_family(evidence, Path(root), family) for family in families]
+    baselines = [_promote_family(evidence, Path(root), family, only) for family in families]
     changed = [new for new, old, _ in baselines if new.claims != (old.claims if old else ())]
     for baseline in changed:
         format_baseline(baseline)  # all of them valid before the first is written
@@ -84,7 +86,7 @@ def promote(
 
 
 def _promote_family(
-    evidence: Evidence, root: Path, family: str
+    evidence: Evidence, root: Path, family: str, only: Sequence[str]
 ) -> tuple[Baseline, Baseline | None, tuple[Outcome, ...]]:
     """The family's new baseline, the old one, and what became of each claim."""
     old = _existing(evidence.device, baseline_path(root, evidence.device["key"], family))
@@ -93,7 +95,7 @@ def _promote_family(
     pairs = {
         pair for problem in measured.problems if problem.startswith(f"{family}/") for pair in _pairs(measured, problem)
     }
-    for pair in sorted(pairs | set(claims)):
+    for pair in sorted(p for p in pairs | set(claims) if any(part in name_of(p) for part in only or ("",))):
         claim, outcome = _decide(evidence, root, pair, claims.get(pair))
         outcomes.append(outcome)
         if claim is not None:
@@ -137,8 +139,7 @@ def _unclaimable(measured: Measured, family: str, named: set[str]) -> Iterator[t
 
 
 def _decide(evidence: Evidence, root: Path, pair: Pair, old: Claim | None) -> tuple[Claim | None, Outcome]:
-    problem, kernel, rival = pair
-    name = f"{kernel} > {rival} @ {problem}"
+    (problem, kernel, rival), name = pair, name_of(pair)
     if not evidence.measured.scores(kernel, rival, problem):
         if not (root / "kernels" / f"{kernel}.py").exists():
             return old, Outcome(
@@ -159,6 +160,12 @@ def _decide(evidence: Evidence, root: Path, pair: Pair, old: Claim | None) -> tu
         return new, Outcome(name, "added", f"Claimed at {new.factor:.4g}x.")
     claim, outcome = _choose(evidence, old, new)
     return claim, dataclasses.replace(outcome, sentence=f"{outcome.sentence} {doubt}") if doubt else outcome
+
+
+def name_of(pair: Pair) -> str:
+    """For people, and what `only` is looked for in."""
+    problem, kernel, rival = pair
+    return f"{kernel} > {rival} @ {problem}"
 
 
 def _choose(evidence: Evidence, old: Claim, new: Claim) -> tuple[Claim, Outcome]:

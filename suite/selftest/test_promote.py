@@ -10,47 +10,25 @@ from typing import Any
 
 import pytest
 
-from suite.judge.evidence import interval
 from suite.record.baseline import Claim, baseline_path, format_baseline, read_baseline, read_baselines, write_baseline
-from suite.record.promote import PromoteError, Summary, promote
-from suite.record.run import write_run
+from suite.record.promote import PromoteError, promote
 from suite.record.schema import Document, RecordError
 from suite.record.source import source_state
+from suite.selftest.promoted import (
+    CLAIM,
+    GENERATED,
+    HAND,
+    VENDOR,
+    actions,
+    claims,
+    lower_bound,
+    promote_runs,
+    slowed,
+    two_runs,
+)
 from suite.selftest.record_examples import OTHER_PROBLEM, PROBLEM, TIMES_US, make_run, make_verdict
 
 pytestmark = pytest.mark.side_by_side
-
-HAND, GENERATED, VENDOR = "mla/triton_split_kv", "mla/generated/inductor", "mla/flash_mla"
-CLAIM = f"{HAND} > {VENDOR} @ {PROBLEM}"
-
-
-def lower_bound(scores: list[float]) -> float:
-    return interval(scores)[0]
-
-
-def promote_runs(root: Path, runs: list[Document], reason: str | None = None, doubt: str | None = None) -> Summary:
-    for run in runs:
-        (root / "runs" / run["run_id"]).mkdir(parents=True, exist_ok=True)
-        write_run(root / "runs" / run["run_id"], run)
-    return promote(
-        [root / "runs" / run["run_id"] for run in runs], root, "somebody", reason, lower_bound, lambda *_: doubt
-    )
-
-
-def actions(summary: Summary) -> dict[str, str]:
-    return {outcome.claim: outcome.action for outcome in summary.outcomes}
-
-
-def claims(root: Path) -> dict[str, Claim]:
-    return {claim.id: claim for claim in read_baselines(root, "h200")}
-
-
-def two_runs(first_day: int = 1, **options: Any) -> list[Document]:
-    return [make_run(day=day, **options) for day in (first_day, first_day + 1)]
-
-
-def slowed(factor: float) -> dict[str, float]:
-    return {**TIMES_US, HAND: TIMES_US[HAND] * factor}
 
 
 def test_claims_are_made_against_the_fastest_vendor_and_generated_against_hand(tmp_path: Path) -> None:
@@ -67,6 +45,11 @@ def test_claims_are_made_against_the_fastest_vendor_and_generated_against_hand(t
     assert (claim.owner, claim.rival_version, claim.git_sha) == ("somebody", "1.2.3", "a" * 40)
     assert (claim.proven_utc, claim.gpu_uuids) == ("2026-11-02T18:59:02Z", ("GPU-0b0e",))
     assert summary.written == (tmp_path / "baselines" / "h200" / "mla.json",)
+
+
+def test_only_what_is_selected_is_claimed(tmp_path: Path) -> None:
+    promote_runs(tmp_path, two_runs(), only=(f"> {HAND} @",))
+    assert {(claim.kernel, claim.rival) for claim in claims(tmp_path).values()} == {(GENERATED, HAND)}
 
 
 def test_the_reference_is_the_rival_where_no_vendor_is_correct(tmp_path: Path) -> None:
