@@ -51,7 +51,7 @@ def _why_not(problem: MLADecode, tile: Tile, device: Device) -> str | None:
     rows = problem.seq_len_q * problem.num_heads
     is_fp8 = problem.kv_dtype != problem.dtype
     if tile.hopper:
-        return _why_not_hopper(problem, tile, rows, is_fp8)
+        return _why_not_hopper(tile, is_fp8)
     if tile.block_h > 16 and tile.block_h >= 2 * rows:
         return f"half of the {tile.block_h} rows of a block would be empty: there are {rows}"
     threads = tile.num_warps * device.warp_size
@@ -68,9 +68,9 @@ def _why_not(problem: MLADecode, tile: Tile, device: Device) -> str | None:
     return None
 
 
-def _why_not_hopper(problem: MLADecode, tile: Tile, rows: int, is_fp8: bool) -> str | None:
-    if rows <= 16 or is_fp8:
-        return "the Hopper kernel is for more than 16 rows and a 16-bit cache"
+def _why_not_hopper(tile: Tile, is_fp8: bool) -> str | None:
+    if is_fp8:
+        return "the Hopper kernel is for a 16-bit cache"
     if (tile.block_h, tile.block_n, tile.num_warps, tile.num_stages) != (64, 64, 4, 2):
         return "the Hopper kernel has tiles of 64 x 64, three groups of 4 warps and two buffers"
     if tile.programs_per_sm != 1:

@@ -12,8 +12,8 @@ divided by its own softmax sum, and `_combine` weighs the partial results by the
 
     out = sum_i 2^(lse_i - m) out_i / sum_i 2^(lse_i - m)        m = max_i lse_i, in base 2
 
-On Hopper the first kernel is the one in `_split_kv_hopper`, for more than 16 rows and a 16-bit cache; an fp8 cache is
-converted to q's dtype here, in registers. From sm_90 `_combine` is launched while `_decode` still runs.
+On Hopper the first kernel is the one in `_split_kv_hopper` for a 16-bit cache and more than 16 rows, or many tokens. An
+fp8 cache is converted to q's dtype here, in registers. From sm_90 `_combine` is launched while `_decode` still runs.
 
 Measured on one H200 (132 SMs; PyTorch 2.11.0, Triton 3.6.0; 2026-11-23): medians of 12 graph replays after a flush.
 bf16, page 64, a query of one token; sequences x tokens x heads:
@@ -21,6 +21,8 @@ bf16, page 64, a query of one token; sequences x tokens x heads:
     128 x 4096 x 128            274 us, 532 TFLOP/s      64 x 4096 x 16             87 us, 3.5 TB/s
     64 x U(1k, 8k) x 128        174 us, 540 TFLOP/s      64 x 4096 x 32             84 us, 3.6 TB/s
     1 x 4096 x 128               15 us                   64 x 4096 x 64             88 us, 3.4 TB/s
+
+The 16 heads are of tiles of 16 rows; in `_split_kv_hopper` they have not been timed.
 
 Slower at 128 x 4096 x 128: on Hopper no scores started ahead of the other warpgroup's P.V (288 us) or all (281 us), no
 TMA (285 us), both warpgroups in lockstep (346 us); without Gluon 585 us. (block_h, block_n, warps, stages, programs per
