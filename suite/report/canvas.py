@@ -59,8 +59,9 @@ def key_of_shapes(axes: Axes, origins: Iterable[str], more: Sequence[Line2D] = (
         for origin in ORIGINS
         if origin in drawn
     ]
+    # To the left there is room above the names of problems, which may leave the axes narrower than this line.
     axes.legend(
-        handles=[*handles, *more], loc="lower left", bbox_to_anchor=(0, 1), ncols=5, borderaxespad=0.4, borderpad=0
+        handles=[*handles, *more], loc="lower right", bbox_to_anchor=(1, 1), ncols=5, borderaxespad=0.4, borderpad=0
     )
 
 
