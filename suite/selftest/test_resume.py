@@ -24,7 +24,6 @@ CUT = """
 import itertools, os, signal
 from suite.record.journal import Journal
 
-signal.signal(signal.SIGINT, signal.default_int_handler)  # where a shell started all this in the background
 extend, measured = Journal.extend, itertools.count(1)
 
 def extend_and_cut(self, events):
