@@ -28,6 +28,9 @@ class Outcome:
     """Of the problems that it was timed on."""
     findings: tuple[Record, ...] = ()
     """What reading its source showed."""
+    fallen: tuple[Record, ...] = ()
+    """Failures in launches, beside the candidate, of kernels that had passed all checks: {kernel, problem, reason,
+    sentence}. Its speed was judged without them."""
 
     @property
     def accepted(self) -> bool:
@@ -55,9 +58,14 @@ def outcome_of(run: Record, kernel: str) -> Outcome:
         return Outcome(worst["status"], worst["reason"], f"{worst['sentence']}{where}", right, skipped, (), findings)
     timed = tuple(v for v in verdicts if v["factor"])
     if timed:
-        return Outcome("measured", "", "", right, skipped, timed, findings)
+        return Outcome("measured", "", "", right, skipped, timed, findings, _fallen(run, kernel))
     if right:
         why = "It is right, and was not timed: Triton kernels need a GPU for that, as do those that support no problem "
         return Outcome("correct", "", f"{why}of the tier here.", right, skipped, (), findings)
     why = next(iter(skipped.values()), "The run came to an end before it was tried.")
     return Outcome("skipped", "not_supported", why, right, skipped, (), findings)
+
+
+def _fallen(run: Record, kernel: str) -> tuple[Record, ...]:
+    failures = (failure for launch in run["launches"] for failure in launch["failures"])
+    return tuple({f["kernel"]: f for f in failures if f["kernel"] != kernel}.values())

@@ -25,6 +25,9 @@ def headline(candidate: Candidate, outcome: Outcome) -> str:
         return words
     faster = sum(_low(v) > 1 for v in outcome.verdicts)
     slower = sum(_high(v) < 1 for v in outcome.verdicts)
+    if outcome.fallen:
+        names = ", ".join(failure["kernel"] for failure in outcome.fallen)
+        words += f" Judged without {names}, which failed beside it."
     return (
         f"{words} {factor(outcome.factor)} the speed of the best rival, geometric mean over "
         f"{count(len(outcome.verdicts), 'problem')}: proven faster on {faster}, proven slower on {slower}."
@@ -42,6 +45,11 @@ def page(candidate: Candidate, outcome: Outcome, run: Mapping[str, Any]) -> str:
     parts = [title, "", f"**{text(headline(candidate, outcome), 1500)}**", "", f"{where} {what}"]
     if outcome.verdicts:
         parts += ["", "## Speed", "", _speed_table(outcome, run)]
+    if outcome.fallen:
+        rows = [[code(f["kernel"]), code(f["problem"]), text(f["sentence"])] for f in outcome.fallen]
+        columns = [Column("Kernel"), Column("Problem"), Column("What was found in a launch")]
+        why = "These had passed all checks. Where one would have been its best rival: had the candidate a part in it?"
+        parts += ["", "## What failed beside it", "", why, "", table(columns, rows)]
     if outcome.skipped:
         rows = [[code(problem), text(why)] for problem, why in outcome.skipped.items()]
         parts += ["", "## What it cannot run here", "", table([Column("Problem"), Column("Why")], rows)]

@@ -142,8 +142,9 @@ def record(checks: list[dict[str, Any]], *verdicts: dict[str, Any]) -> dict[str,
     others = {"kernel": "mla/b", "problem": "mla/p", "status": "failed", "reason": "raised", "sentence": "Not its own."}
     problem = {"family": "mla", "fields": {"batch": 1}, "light_speed_us": 5.0}
     measured = {"problem": "mla/p", "times_us": {"mla/generated/a": [10.0], "mla/b": [20.0]}}
+    launch = {"measurements": [measured], "failures": list[Any]()}
     return {"checks": [others, *checks], "verdicts": list(verdicts), "problems": {"mla/p": problem},
-            "kernels": {"mla/generated/a": {"findings": []}}, "launches": [{"measurements": [measured]}],
+            "kernels": {"mla/generated/a": {"findings": []}}, "launches": [launch],
             "device": {"name": "a <b>"}, "tier": "ci", "run_id": "r"}  # fmt: skip
 
 
@@ -169,6 +170,16 @@ def test_the_page_gives_each_problems_speedup_and_no_html() -> None:
     text = page(candidate, outcome, run)
     assert "| b1 | 10.0 | `mla/b` | 20.0 | 2.000× | 1.900 – 2.100 | 5 | 50% |" in text
     assert "<b>" not in text
+
+
+def test_a_rival_that_failed_beside_it_is_named() -> None:
+    run = record([check("correct")], verdict("unclaimed", 2.0, (1.9, 2.1)))
+    fault = {"kernel": "mla/c", "problem": "mla/p", "reason": "wrong_output", "sentence": "Output <out> is wrong."}
+    run["launches"][0]["failures"] = [fault, fault | {"kernel": "mla/generated/a"}]
+    outcome, candidate = outcome_of(run, "mla/generated/a"), Candidate("a", "mla", ("decode",), "kernel", {})
+    assert outcome.accepted
+    assert "Judged without mla/c, which failed beside it." in headline(candidate, outcome)
+    assert "| `mla/c` | `mla/p` | Output &#60;out&#62; is wrong. |" in page(candidate, outcome, run)
 
 
 @pytest.fixture(scope="module")
