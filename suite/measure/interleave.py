@@ -26,6 +26,7 @@ from .contestant import Contestant
 from .drawn import InputsChangedError
 from .execute import WrongFormError, failure, fixed_checksums, handles, plan_inputs, synchronize, why_not
 from .helpers import HELPERS
+from .possessions import left_alone
 from .sequence import Ask
 from .session import Session
 from .stopwatch import Stopwatch
@@ -120,7 +121,8 @@ def _refuse_harm(problem: Problem, inputs: Inputs, checksums_before: dict[str, i
 def _prepare_all(
     request: Request, ask: Ask, problem: Problem, inputs: Inputs, device: Device, before: Any
 ) -> tuple[list[Contestant], list[dict[str, Any]]]:
-    contestants, failures = [], []
+    contestants: list[Contestant] = []
+    failures: list[dict[str, Any]] = []
     if device.kind == "cpu":
         HELPERS.claim("")
     for kernel_id in request.libraries:  # what a library sets when it is imported, it sets for all of them
@@ -132,7 +134,11 @@ def _prepare_all(
         ask({"ask": "prepare", "kernel": kernel_id})  # so that the parent's patience is with each, not with all
         try:
             kernel = load_watched(kernel_id, library)
-            with untouched("while it was prepared", module_of(kernel_id), library):
+            others = {c.kernel_id: c.calls for c in contestants}
+            with (
+                left_alone(kernel_id, others, "while it was prepared"),
+                untouched("while it was prepared", module_of(kernel_id), library),
+            ):
                 contestants.append(_prepare(kernel_id, kernel, problem, inputs, device, before))
             if device.kind == "cpu":
                 HELPERS.claim(kernel_id)

@@ -22,6 +22,7 @@ from .caches import reset_persisting_lines
 from .drawn import Drawn, InputsChangedError
 from .execute import WrongFormError, copies, digests, fixed_checksums, require_tensors, same_memory, save_outputs
 from .helpers import HELPERS
+from .possessions import Possessions, of_others, refuse_changes
 from .tampering import Snapshot, Tampered
 
 Ask = Callable[[dict[str, Any]], dict[str, Any]]
@@ -59,6 +60,8 @@ class Sequence:
     """Of the fixed inputs, in calls that are looked at one by one."""
     _before: Snapshot | None = None
     """The process, in calls that are looked at one by one: so that the one who changes it is named."""
+    _others: Possessions = field(default_factory=dict)
+    """What all other kernels hold, in the same calls."""
 
     def steps(self) -> Iterator[Step]:
         """Every timed call."""
@@ -125,6 +128,7 @@ class Sequence:
 
     def _set_up(self, kernel: str, call: TimedCall, checked: bool, watched: bool) -> None:
         self._before = Snapshot() if watched and not call.replay else None
+        self._others = of_others(kernel, self.calls) if self._before else {}
         if self.device.kind == "cpu":
             HELPERS.draw_begins()
         self.drawn.draw(self._turn(kernel))
@@ -157,6 +161,7 @@ class Sequence:
         if self._checksums and fixed_checksums(self.problem, self.drawn.inputs) != self._checksums:
             raise blamed(kernel, InputsChangedError("In a timed call its inputs were changed."))
         if self._before:
+            refuse_changes(kernel, self._others, self.calls, "in a timed call")
             with blaming(kernel):
                 self._before.refuse_changes("in a timed call")
 

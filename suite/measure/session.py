@@ -26,6 +26,7 @@ from .blame import blaming
 from .contestant import Contestant
 from .drawn import Drawn
 from .execute import copies, plan_inputs, require_tensors, synchronize
+from .possessions import left_alone
 from .sequence import Ask, Sequence, surroundings
 from .stopwatch import Stopwatch
 from .witness import WitnessRounds
@@ -104,10 +105,12 @@ class Session:
     def _capture(self, contestants: list[Contestant], notes: list[str]) -> list[Contestant]:
         captured, timer = [], GraphRecords()
         with Stopwatch(self.phases_s, "prepare"):
+            everyone = {contestant.kernel_id: contestant.calls for contestant in contestants}
             for contestant in contestants:
                 try:
                     for call in contestant.calls:
-                        timer.prepare(call)
+                        with left_alone(contestant.kernel_id, everyone, "while it was captured"):
+                            timer.prepare(call)
                         with blaming(contestant.kernel_id):
                             require_tensors(call.outputs, self.device.torch_name)
                     captured.append(contestant)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import builtins
 import contextlib
 import importlib
+import marshal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,7 +36,7 @@ MODULES = (
     "torch.profiler", "torch.profiler.profiler",
 )  # fmt: skip
 CLASSES = (torch.Tensor, torch.Generator, torch.cuda.CUDAGraph, torch.cuda.Event, torch.cuda.Stream)
-OURS = ("suite", "kernels")
+OURS = ("suite", discover.PACKAGE, discover.BASE_PACKAGE)
 COMPILERS_OWN = frozenset({"torch.manual_seed"})
 """What PyTorch's compiler replaces when it is first used."""
 MOST_NAMED = 5
@@ -172,15 +173,18 @@ def _shadows(now: Identity, known: Identity) -> list[str]:
 
 
 def _same(before: tuple[Any, Any] | None, now: tuple[Any, Any] | None) -> bool:
-    return before is not None and now is not None and before[0] is now[0] and before[1] is now[1]
+    if before is None or now is None or before[0] is not now[0]:
+        return False
+    return before[1] is now[1] or (isinstance(before[1], bytes) and before[1] == now[1])
 
 
 def _add(found: Identity, owner: str, attributes: Any) -> None:
     for name, value in list(attributes.items()):
         if callable(value) or isinstance(value, ModuleType | property | staticmethod | classmethod):
             found[f"{owner}.{name}"] = (value, _code(value))
-        if owner.startswith("suite.") and name.lstrip("_").isupper():  # a constant
-            found[f"{owner}.{name}"] = (value, None)
+        is_constant = name.lstrip("_").isupper() and value is not None  # or it is made when it is first needed
+        if is_constant and owner.partition(".")[0] in OURS:
+            found[f"{owner}.{name}"] = (value, _content(value) if "KERNEL" in attributes else None)
         if isinstance(value, Kernel):
             _add(found, f"{owner}.{name}", {"run": value.run, "plan": value.plan})
         if isinstance(value, type) and value.__module__.partition(".")[0] in OURS and value.__module__ == owner:
@@ -189,6 +193,15 @@ def _add(found: Identity, owner: str, attributes: Any) -> None:
 
 def _code(value: Any) -> Any:
     return value.__code__ if isinstance(value, FunctionType) else None
+
+
+def _content(value: Any) -> bytes | None:
+    """Of a kernel's list or table of plain values, which can be changed where it is; None of all else."""
+    if not isinstance(value, list | dict | set):
+        return None
+    with contextlib.suppress(ValueError):  # it holds more than plain values
+        return marshal.dumps(value)
+    return None
 
 
 def _change(name: str, before: Any, after: Any) -> str:

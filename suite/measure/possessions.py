@@ -1,0 +1,85 @@
+"""In the worker: what a kernel holds between its calls, so that nobody else changes it.
+
+A call is made with the kernel's own handles of the inputs and with what its `plan` returned. Both are within reach of
+every other kernel of the process, which could make a rival slow or wrong by them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from ..device.timer import TimedCall
+from .blame import blamed
+from .tampering import Tampered
+
+MOST_VALUES = 20_000
+"""Of one kernel: beyond these a plan is taken as it is."""
+SMALL_BYTES = 1 << 20
+"""Of tensors in a plan up to this size, on the host, the content counts too."""
+DEEPEST = 6
+PLAIN = (type(None), bool, int, float, str, bytes)
+
+Possessions = Mapping[str, tuple[Any, ...]]
+"""Kernel -> all that its calls are made with, as values that can be compared."""
+
+
+def of_others(kernel: str, calls: Mapping[str, Iterable[TimedCall]]) -> Possessions:
+    """What all other kernels than this one hold."""
+    return {
+        other: tuple(value for call in theirs for value in _held(call.run)) for other, theirs in calls.items()
+        if other != kernel
+    }  # fmt: skip
+
+
+def refuse_changes(kernel: str, before: Possessions, calls: Mapping[str, Iterable[TimedCall]], when: str) -> None:
+    """Tampered, on `kernel`, where it changed what another holds."""
+    now = of_others(kernel, calls)
+    for other, held in before.items():
+        if now.get(other) != held:
+            sentence = f"It changed what {other} had planned, or the inputs that it is called with, {when}."
+            raise blamed(kernel, Tampered(sentence))
+
+
+@contextmanager
+def left_alone(kernel: str, calls: Mapping[str, Iterable[TimedCall]], when: str) -> Iterator[None]:
+    """Tampered where the block, which is this kernel's, changes what another holds."""
+    before = of_others(kernel, calls)
+    yield
+    refuse_changes(kernel, before, calls, when)
+
+
+def _held(run: Any) -> Iterator[Any]:
+    if not isinstance(run, functools.partial):
+        yield id(run)
+        return
+    yield id(run.func)
+    for place, argument in enumerate(run.args):  # inputs, then the plan; of inputs the content is drawn again and again
+        yield from itertools.islice(_values(argument, bool(place), 0), MOST_VALUES)
+
+
+def _values(value: Any, with_content: bool, depth: int) -> Iterator[Any]:
+    """Plain values as they are, tensors by where they lie, and by content where they are small; libraries' objects,
+    which they may change by themselves, by identity."""
+    inner: Iterable[Any] = ()
+    if isinstance(value, PLAIN):
+        yield value
+    elif isinstance(value, torch.Tensor):
+        yield id(value), value.data_ptr(), tuple(value.shape), value.stride(), str(value.dtype)
+        if with_content and value.is_cpu and value.nbytes <= SMALL_BYTES:
+            yield value.contiguous().view(-1).view(torch.uint8).numpy().tobytes()
+    elif isinstance(value, list | tuple | dict):
+        yield type(value), len(value)
+        inner = (*value.keys(), *value.values()) if isinstance(value, dict) else value
+    else:
+        yield id(value)
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            inner = (getattr(value, field.name, None) for field in dataclasses.fields(value))
+    for one in inner if depth < DEEPEST else ():
+        yield from _values(one, with_content, depth + 1)
