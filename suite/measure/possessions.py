@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -60,19 +60,21 @@ def _held(run: Any) -> Iterator[Any]:
         yield id(run)
         return
     yield id(run.func)
-    for place, argument in enumerate(run.args):  # inputs, then the plan; of inputs the content is drawn again and again
-        yield from itertools.islice(_values(argument, bool(place), 0), MOST_VALUES)
+    given = next(iter(run.args), None)
+    inputs = {_place(value) for value in given.values()} if isinstance(given, dict) else set()
+    for argument in run.args:
+        yield from itertools.islice(_values(argument, inputs, 0), MOST_VALUES)
 
 
-def _values(value: Any, with_content: bool, depth: int) -> Iterator[Any]:
-    """Plain values as they are, tensors by where they lie, and by content where they are small; libraries' objects,
-    which they may change by themselves, by identity."""
+def _values(value: Any, inputs: Container[int], depth: int) -> Iterator[Any]:
+    """Plain values as they are, tensors by where they lie, and by content where they are small and no part of the
+    inputs, which are drawn again and again; libraries' objects, which they may change by themselves, by identity."""
     inner: Iterable[Any] = ()
     if isinstance(value, PLAIN):
         yield value
     elif isinstance(value, torch.Tensor):
         yield id(value), value.data_ptr(), tuple(value.shape), value.stride(), str(value.dtype)
-        if with_content and value.is_cpu and value.nbytes <= SMALL_BYTES:
+        if value.is_cpu and value.nbytes <= SMALL_BYTES and _place(value) not in inputs:
             yield value.contiguous().view(-1).view(torch.uint8).numpy().tobytes()
     elif isinstance(value, list | tuple | dict):
         yield type(value), len(value)
@@ -82,4 +84,9 @@ def _values(value: Any, with_content: bool, depth: int) -> Iterator[Any]:
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
             inner = (getattr(value, field.name, None) for field in dataclasses.fields(value))
     for one in inner if depth < DEEPEST else ():
-        yield from _values(one, with_content, depth + 1)
+        yield from _values(one, inputs, depth + 1)
+
+
+def _place(value: Any) -> int:
+    """Where the memory begins that a tensor is a part of."""
+    return value.untyped_storage().data_ptr() if isinstance(value, torch.Tensor) else 0

@@ -128,11 +128,11 @@ class Sequence:
 
     def _set_up(self, kernel: str, call: TimedCall, checked: bool, watched: bool) -> None:
         self._before = Snapshot() if watched and not call.replay else None
-        self._others = of_others(kernel, self.calls) if self._before else {}
         if self.device.kind == "cpu":
             HELPERS.draw_begins()
         self.drawn.draw(self._turn(kernel))
         self._checksums = fixed_checksums(self.problem, self.drawn.inputs) if checked else {}
+        self._others = of_others(kernel, self.calls) if self._before else {}
         if self.device.kind == "cpu":
             self.ask({"ask": "ready", "undo": self.drawn.entrust()})  # from here on the parent waits for the call alone
             HELPERS.call_begins(kernel)
@@ -153,6 +153,7 @@ class Sequence:
             handed = self.ask(question)  # until here the parent's clock looked on
             self.drawn.take_back(handed["undo"])
             HELPERS.call_ended(kernel, self._told_us)
+        refuse_changes(kernel, self._others, self.calls, "in a timed call")
         if not call.replay:
             self._refuse_held_memory(kernel, call.outputs)
         self._spoil(call)  # the next kernel shall not find the answer there
@@ -161,7 +162,6 @@ class Sequence:
         if self._checksums and fixed_checksums(self.problem, self.drawn.inputs) != self._checksums:
             raise blamed(kernel, InputsChangedError("In a timed call its inputs were changed."))
         if self._before:
-            refuse_changes(kernel, self._others, self.calls, "in a timed call")
             with blaming(kernel):
                 self._before.refuse_changes("in a timed call")
 

@@ -70,6 +70,7 @@ def test_its_own_it_may_change(change: str) -> None:
 
 def test_inputs_are_drawn_and_libraries_count_without_a_change() -> None:
     given, plan, calls = rival()
+    plan.pages = given["x"].t()  # of inputs' memory
     with left_alone("toy/own", calls, "x"):
         given["x"].zero_()
         plan.library.calls += 1
