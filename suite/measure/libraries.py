@@ -14,11 +14,9 @@ from pathlib import Path
 
 from kernels.discover import source_closure
 
-from ..judge.static_names import names_of, uses
-
 OURS = ("kernels", "suite")
-MADE_BY = {"torch.compile": "torch._dynamo"}
-"""What is there at once -> the module that its first use imports."""
+MADE_BY = {b"torch.compile": "torch._dynamo"}
+"""What a source has in it -> the module that its first use imports."""
 
 
 def import_libraries(path: Path, root: Path) -> None:
@@ -36,9 +34,10 @@ def _named(source: bytes) -> tuple[str, ...]:
         tree = ast.parse(source)
     except (SyntaxError, ValueError):
         return ()
-    named = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
-    named |= {
-        node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module and not node.level
-    }
-    named |= {MADE_BY[name] for name, _ in uses(tree, names_of(tree)) if name in MADE_BY}
+    named = {module for word, module in MADE_BY.items() if word in source}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            named |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            named.add(node.module)
     return tuple(sorted(name for name in named if name.partition(".")[0] not in OURS))
