@@ -60,8 +60,8 @@ def _held(run: Any) -> Iterator[Any]:
         yield id(run)
         return
     yield id(run.func)
-    given = next(iter(run.args), None)
-    inputs = {_place(value) for value in given.values()} if isinstance(given, dict) else set()
+    given = next((argument for argument in run.args if isinstance(argument, dict)), {})  # a kernel's run may be partial
+    inputs = {_place(value) for value in given.values()}
     for argument in run.args:
         yield from itertools.islice(_values(argument, inputs, 0), MOST_VALUES)
 
