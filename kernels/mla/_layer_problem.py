@@ -174,11 +174,12 @@ class MLALayer(Problem):
         # `out` may carry nine roundings to dtype: of the query's two products, of its normalised, absorbed and rotated
         # values, of the probabilities, the attention's result, W_uv's product and the last. One has an rms of 0.42 eps;
         # those of the query reach `out` through scores that spread by about 1. Together 1.25 eps, and more by chance
-        # in a small output; where one token has most of the weight, single elements err by 9 eps, and all of them by an
-        # rms of 2.5 eps. A new row carries two: of its product, and of its normalised or rotated value.
+        # in a small output, where one token has most of the weight: of 400 draws of the smallest problem's inputs as
+        # timed calls get them, one brought torch.compile's kernel to 3.9 eps in rms, and one to 17.5 eps in an element.
+        # A new row carries two: of its product, and of its normalised or rotated value.
         eps = 2**-8 if self.dtype == "bfloat16" else 2**-11
         return {
-            "out": Tolerance(atol_rms=12 * eps, rtol=4 * eps, relative_rms=3.5 * eps),
+            "out": Tolerance(atol_rms=24 * eps, rtol=4 * eps, relative_rms=5.5 * eps),
             "kv_cache": Tolerance(atol_rms=8 * eps, rtol=2 * eps, relative_rms=eps),
         }
 
