@@ -90,7 +90,7 @@ def _kernel_rows(catalogue: Any, faults: Mapping[str, Any], toy_project: Any, ro
     """All faulty kernels in one run, with sound ones among them."""
     sources = {name: fault.source for name, fault in faults.items()} | catalogue.SOUND_SOURCES
     project = toy_project.make(root, sources, gpu="cpu" if kind == "cpu" else "auto")
-    project.add_to_conftest(catalogue.LIMITS)
+    project.add_to_conftest(catalogue.limits(kind))
     outcome = project.pytest("-m", "toy", "--run-dir", "runs/all")
     if not (project.root / "runs/all/run.json").exists():
         raise RecordError(

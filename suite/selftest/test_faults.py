@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from suite.judge.verdict import Reason
-from suite.selftest.fault_catalogue import LIMITS, SOUND, SOUND_SOURCES, faults_of
+from suite.selftest.fault_catalogue import SOUND, SOUND_SOURCES, faults_of, limits
 from suite.selftest.toy_project import Outcome, ToyProject
 
 FAULTS = faults_of("cpu")
@@ -17,7 +17,7 @@ FAULTS = faults_of("cpu")
 def project(tmp_path_factory: pytest.TempPathFactory) -> ToyProject:
     sources = {name: fault.source for name, fault in FAULTS.items()} | SOUND_SOURCES
     project = ToyProject.make(tmp_path_factory.mktemp("faults"), sources)
-    project.add_to_conftest(LIMITS)
+    project.add_to_conftest(limits("cpu"))
     return project
 
 
