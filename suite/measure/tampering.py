@@ -12,7 +12,7 @@ from __future__ import annotations
 import builtins
 import contextlib
 import importlib
-import marshal
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -175,7 +175,7 @@ def _shadows(now: Identity, known: Identity) -> list[str]:
 def _same(before: tuple[Any, Any] | None, now: tuple[Any, Any] | None) -> bool:
     if before is None or now is None or before[0] is not now[0]:
         return False
-    return before[1] is now[1] or (isinstance(before[1], bytes) and before[1] == now[1])
+    return before[1] is now[1] or (isinstance(before[1], str) and before[1] == now[1])
 
 
 def _add(found: Identity, owner: str, attributes: Any) -> None:
@@ -195,12 +195,12 @@ def _code(value: Any) -> Any:
     return value.__code__ if isinstance(value, FunctionType) else None
 
 
-def _content(value: Any) -> bytes | None:
+def _content(value: Any) -> str | None:
     """Of a kernel's list or table of plain values, which can be changed where it is; None of all else."""
     if not isinstance(value, list | dict | set):
         return None
-    with contextlib.suppress(ValueError):  # it holds more than plain values
-        return marshal.dumps(value)
+    with contextlib.suppress(TypeError, ValueError, RecursionError):  # it holds more than plain values
+        return json.dumps(list(value.items()) if isinstance(value, dict) else list(value))
     return None
 
 
