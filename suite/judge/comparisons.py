@@ -89,6 +89,8 @@ class Court:
         rival = comparison.rival or fastest_rival(run, comparison.kernel, comparison.problem)
         verdict = self._verdict(comparison, rival, run)
         decided = is_decided(verdict) and not self._wants_fresh(comparison, rival, run)
+        if comparison.kind == "unclaimed" and rival is not None:
+            decided |= is_outrun(run, rival, comparison.problem)  # who is no more asked beside others
         return Ruling(comparison, rival, verdict, self._is_red(comparison, verdict, run), decided)
 
     def _wants_fresh(self, comparison: Comparison, rival: str | None, run: Run) -> bool:

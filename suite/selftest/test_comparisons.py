@@ -65,6 +65,17 @@ def test_an_unclaimed_kernel_without_a_rival_is_not_decided_before_it_was_timed(
     assert answered.decided
 
 
+@pytest.mark.parametrize(("slow_us", "decided"), [(290.0, True), (150.0, False)])
+def test_whose_rival_is_far_behind_waits_for_no_more_of_it(slow_us: float, decided: bool) -> None:
+    """No launch would time that rival again, so a library alone in front was launched until the most launches."""
+    run = run_of(1, 1.3)
+    run["kernels"]["toy/slow"] = {"origin": "vendor"}
+    run["launches"][0]["measurements"][0]["times_us"] |= {VENDOR: [100.0] * 10, "toy/slow": [slow_us] * 10}
+    ruling = court([]).rule(Comparison("unclaimed", VENDOR, PROBLEM), run)
+    assert (ruling.rival, ruling.decided) == ("toy/slow", decided)
+    assert not court([]).rule(Comparison("unclaimed", HAND, PROBLEM), run).decided
+
+
 def test_launches_of_another_timer_are_not_pooled() -> None:
     run = run_of(6, 1.3)
     other = {"problem": PROBLEM, "timer": "queued_events", "times_us": {HAND: [104.0] * 10, REFERENCE: [104.0] * 10}}
