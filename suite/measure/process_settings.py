@@ -112,8 +112,8 @@ def _monitoring_tools() -> tuple[Any, ...]:
 def _count_audit_hooks(event: str, arguments: object) -> None:
     """An audit hook itself: Python tells it of others that are added, and of nothing else can one learn of them.
 
-    Not counted are those of libraries, which add them when they are first used (on one server, whoever calls
-    torch.compile has one added): no kernel is to blame for them.
+    Not counted are those of libraries, which add them when they are imported (filelock does, to see forks, and
+    torch.compile imports it): no kernel is to blame for them.
     """
     global _audit_hooks  # noqa: PLW0603 - it is asked for without an object
     if event == "sys.addaudithook" and not _is_of_a_library(sys._getframe(1).f_globals):  # noqa: SLF001 - nothing else tells
