@@ -72,7 +72,7 @@ def _values(value: Any, inputs: Container[int], depth: int) -> Iterator[Any]:
     inner: Iterable[Any] = ()
     if isinstance(value, PLAIN):
         yield value
-    elif isinstance(value, torch.Tensor):
+    elif isinstance(value, torch.Tensor) and _place(value):
         yield id(value), value.data_ptr(), tuple(value.shape), value.stride(), str(value.dtype)
         if value.is_cpu and value.nbytes <= SMALL_BYTES and _place(value) not in inputs:
             yield value.contiguous().view(-1).view(torch.uint8).numpy().tobytes()
@@ -88,5 +88,7 @@ def _values(value: Any, inputs: Container[int], depth: int) -> Iterator[Any]:
 
 
 def _place(value: Any) -> int:
-    """Where the memory begins that a tensor is a part of."""
-    return value.untyped_storage().data_ptr() if isinstance(value, torch.Tensor) else 0
+    """Where the memory begins that a tensor is a part of; 0 for what has none of its own, as sparse and nested ones."""
+    if isinstance(value, torch.Tensor) and value.layout == torch.strided and not value.is_nested:
+        return value.untyped_storage().data_ptr()
+    return 0

@@ -74,3 +74,12 @@ def test_inputs_are_drawn_and_libraries_count_without_a_change() -> None:
     with left_alone("toy/own", calls, "x"):
         given["x"].zero_()
         plan.library.calls += 1
+
+
+def test_a_plan_may_hold_tensors_without_memory_of_their_own() -> None:
+    _, plan, calls = rival()
+    jagged = torch.nested.nested_tensor([torch.ones(2), torch.ones(3)], layout=torch.jagged)
+    for odd in (torch.eye(3).to_sparse(), jagged, torch.empty(0)):
+        plan.pages = odd
+        with left_alone("toy/own", calls, "x"):
+            pass
