@@ -12,6 +12,7 @@ from rich.text import Text
 
 from ..device.detect import choose, detect
 from ..measure.adversaries import Adversary, Judged, courses_for, judge, read_adversaries
+from ..record.only import as_asked, is_selected
 from ..record.schema import RecordError
 from ..report.tables import Column, code, plain, table, text
 
@@ -29,10 +30,9 @@ def run(out: Path | None = None, gpu: str = "auto", jobs: int | None = None, onl
     chosen = choose(gpu, detect())
     kind = "cpu" if chosen.device.kind == "cpu" else "cuda"
     everyone = read_adversaries()
-    selected = [a for a in everyone if kind in a.runs_on and any(part in path_of(a) for part in only or ("",))]
+    selected = [a for a in everyone if kind in a.runs_on and is_selected(path_of(a), only)]
     if not selected:
-        asked = " ".join(f"--only {part}" for part in only)
-        raise RecordError(f"{asked}: none of the {len(everyone)} adversaries is called so and runs on {kind}.")
+        raise RecordError(f"{as_asked(only)}: none of the {len(everyone)} adversaries is called so and runs on {kind}.")
     console, started = Console(), time.monotonic()
 
     def told(judged: Judged) -> None:

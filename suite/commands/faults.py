@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..device.detect import choose, detect
+from ..record.only import as_asked, is_selected
 from ..record.schema import RecordError
 from ..report.tables import Column, plain, table, text
 
@@ -62,9 +63,10 @@ def run(out: Path | None = None, only: Sequence[str] = ()) -> int:
         return 1
     chosen = choose("auto", detect())
     kind = chosen.device.kind
-    faults, machine = _selected(catalogue.faults_of(kind), only), _selected(scenarios.SCENARIOS, only)
+    faults = {name: fault for name, fault in catalogue.faults_of(kind).items() if is_selected(name, only)}
+    machine = {name: plant for name, plant in scenarios.SCENARIOS.items() if is_selected(name, only)}
     if not faults and not machine:
-        raise RecordError(f"{' '.join(f'--only {part}' for part in only)}: no fault on {kind} is called so.")
+        raise RecordError(f"{as_asked(only)}: no fault on {kind} is called so.")
     with tempfile.TemporaryDirectory(prefix="kernelgate-faults-") as folder:
         typer.echo(f"{chosen.name}: planting faults in kernels of a toy project")
         rows = _kernel_rows(catalogue, faults, toy.ToyProject, Path(folder, "kernels"), kind) if faults else []
@@ -80,10 +82,6 @@ def run(out: Path | None = None, only: Sequence[str] = ()) -> int:
         page = table(columns, ([text(cell) for cell in row.cells()] for row in rows))
         out.write_text(f"# Faults planted on {text(chosen.name)}\n\n{page}\n", encoding="utf-8")
     return 0 if all(row.is_borne for row in rows) else 1
-
-
-def _selected(faults: Mapping[str, Any], only: Sequence[str]) -> dict[str, Any]:
-    return {name: fault for name, fault in faults.items() if any(part in name for part in only or ("",))}
 
 
 def _kernel_rows(catalogue: Any, faults: Mapping[str, Any], toy_project: Any, root: Path, kind: str) -> list[Row]:

@@ -12,9 +12,10 @@ import functools
 import importlib
 from pathlib import Path
 
-from kernels.discover import source_closure
+from kernels.discover import BASE_PACKAGE, PACKAGE, source_closure
 
-OURS = ("kernels", "suite")
+OURS = (PACKAGE, BASE_PACKAGE, "suite")
+"""What is no library: kernels, those of a base too, and who judges them."""
 MADE_BY = {b"torch.compile": "torch._dynamo"}
 """What a source has in it -> the module that its first use imports."""
 
@@ -26,6 +27,11 @@ def import_libraries(path: Path, root: Path) -> None:
         for module in _named(source.read_bytes()) if source.suffix == ".py" else ():
             with contextlib.suppress(Exception, SystemExit):
                 importlib.import_module(module)
+
+
+def is_ours(module: str) -> bool:
+    """By a module's dotted name."""
+    return module.partition(".")[0] in OURS
 
 
 @functools.lru_cache(maxsize=256)  # what many kernels import is parsed once
@@ -40,4 +46,4 @@ def _named(source: bytes) -> tuple[str, ...]:
             named |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             named.add(node.module)
-    return tuple(sorted(name for name in named if name.partition(".")[0] not in OURS))
+    return tuple(sorted(name for name in named if not is_ours(name)))

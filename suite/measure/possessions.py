@@ -40,7 +40,7 @@ def of_others(kernel: str, calls: Mapping[str, Iterable[TimedCall]]) -> Possessi
 
 def refuse_changes(kernel: str, before: Possessions, calls: Mapping[str, Iterable[TimedCall]], when: str) -> None:
     """Tampered, on `kernel`, where it changed what another holds."""
-    now = of_others(kernel, calls)
+    now = of_others(kernel, calls) if before else {}  # most timed calls are not looked at
     for other, held in before.items():
         if now.get(other) != held:
             sentence = f"It changed what {other} had planned, or the inputs that it is called with, {when}."

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from kernels import discover
+from .libraries import is_ours
 
 CU_LIMIT_PERSISTING_L2_CACHE_SIZE = 6
 """NVIDIA's driver API, `CUlimit`."""
@@ -28,7 +28,6 @@ OWN_OPERATORS, DEVICE_KEYS = ("aten/", "prim/", "prims/"), ("/CPU", "/CUDA", "/A
 gradients PyTorch adds entries by itself."""
 BACKENDS = [module for module in vars(torch.backends).values() if isinstance(module, ModuleType)]
 """What is there from the beginning: others come when they are first used."""
-KERNELS_AND_OURS = (discover.PACKAGE, discover.BASE_PACKAGE, "suite", "__main__")
 LITTLE = 1e-310
 """A denormal number in double precision."""
 WATCHED_SIGNALS = (signal.SIGALRM, signal.SIGINT, signal.SIGTERM, signal.SIGPROF, signal.SIGUSR1, signal.SIGUSR2)
@@ -124,7 +123,7 @@ def _is_of_a_library(names: dict[str, Any]) -> bool:
     """Whether these are the global names of a module that is none of kernels' and none of ours."""
     name = str(names.get("__name__"))
     module = sys.modules.get(name)
-    return module is not None and vars(module) is names and name.partition(".")[0] not in KERNELS_AND_OURS
+    return module is not None and vars(module) is names and name != "__main__" and not is_ours(name)
 
 
 _audit_hooks = 0

@@ -26,7 +26,7 @@ import torch
 from kernels import discover
 from kernels.kernel import Kernel
 
-from .libraries import import_libraries
+from .libraries import import_libraries, is_ours
 from .process_settings import all_settings, thread_settings, torch_settings
 
 MODULES = (
@@ -36,7 +36,6 @@ MODULES = (
     "torch.profiler", "torch.profiler.profiler",
 )  # fmt: skip
 CLASSES = (torch.Tensor, torch.Generator, torch.cuda.CUDAGraph, torch.cuda.Event, torch.cuda.Stream)
-OURS = ("suite", discover.PACKAGE, discover.BASE_PACKAGE)
 COMPILERS_OWN = frozenset({"torch.manual_seed"})
 """What PyTorch's compiler replaces when it is first used."""
 MOST_NAMED = 5
@@ -155,7 +154,7 @@ def _busy_s() -> float:
 def identities() -> Identity:
     """Every function, class and module that the watched modules hold now."""
     found: Identity = {}
-    for name in (*MODULES, *(m for m in list(sys.modules) if m.partition(".")[0] in OURS)):
+    for name in (*MODULES, *(m for m in list(sys.modules) if is_ours(m))):
         module = sys.modules.get(name)
         if isinstance(module, ModuleType):
             _add(found, name, vars(module))
@@ -183,11 +182,11 @@ def _add(found: Identity, owner: str, attributes: Any) -> None:
         if callable(value) or isinstance(value, ModuleType | property | staticmethod | classmethod):
             found[f"{owner}.{name}"] = (value, _code(value))
         is_constant = name.lstrip("_").isupper() and value is not None  # or it is made when it is first needed
-        if is_constant and owner.partition(".")[0] in OURS:
+        if is_constant and is_ours(owner):
             found[f"{owner}.{name}"] = (value, _content(value) if "KERNEL" in attributes else None)
         if isinstance(value, Kernel):
             _add(found, f"{owner}.{name}", {"run": value.run, "plan": value.plan})
-        if isinstance(value, type) and value.__module__.partition(".")[0] in OURS and value.__module__ == owner:
+        if isinstance(value, type) and is_ours(value.__module__) and value.__module__ == owner:
             _add(found, f"{owner}.{name}", vars(value))
 
 

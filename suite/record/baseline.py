@@ -22,6 +22,15 @@ STATIC_PREFIX = "static-"
 DEVICE_FIELDS = ("key", "name", "arch", "num_sms")
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*")
 
+Pair = tuple[str, str, str]
+"""Problem, kernel, rival: the order of claims in a file."""
+
+
+def name_of(pair: Pair) -> str:
+    """For people."""
+    problem, kernel, rival = pair
+    return f"{kernel} > {rival} @ {problem}"
+
 
 @dataclass(frozen=True)
 class Claim:
@@ -53,10 +62,10 @@ class Claim:
     @property
     def id(self) -> str:
         """Unique on its device."""
-        return f"{self.kernel} > {self.rival} @ {self.problem}"
+        return name_of(self.order)
 
     @property
-    def order(self) -> tuple[str, str, str]:
+    def order(self) -> Pair:
         """Where it stands in its file."""
         return self.problem, self.kernel, self.rival
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .baseline import Claim
+from .baseline import Claim, Pair
 from .refusals import MIN_LAUNCHES, MIN_RUNS
 from .schema import Document, now_utc, parse_utc
 from .scores import Measured
@@ -23,8 +23,6 @@ LowerBound = Callable[[list[float]], "float | None"]
 """Launch scores -> lower end of the two-sided 95% interval of ln(t_rival / t_kernel), None where undecidable."""
 Doubt = Callable[[list[float], str, float], "str | None"]
 """(Launch scores, device kind, shorter time of the pair in us) -> why a claim on them would guard nothing, or None."""
-Pair = tuple[str, str, str]
-"""Problem, kernel, rival: the order of claims in a file."""
 
 
 @dataclass(frozen=True)

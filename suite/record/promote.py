@@ -13,8 +13,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from .baseline import DEVICE_FIELDS, Baseline, Claim, baseline_path, format_baseline, read_baseline, write_baseline
-from .pairs import Doubt, Evidence, LowerBound, Pair, doubt_of, is_refuted, propose, refusal_of
+from .baseline import (
+    DEVICE_FIELDS,
+    Baseline,
+    Claim,
+    Pair,
+    baseline_path,
+    format_baseline,
+    name_of,
+    read_baseline,
+    write_baseline,
+)
+from .only import is_selected
+from .pairs import Doubt, Evidence, LowerBound, doubt_of, is_refuted, propose, refusal_of
 from .refusals import commit, objections
 from .run import read_run
 from .schema import Document, RecordError, parse_utc
@@ -95,7 +106,7 @@ def _promote_family(
     pairs = {
         pair for problem in measured.problems if problem.startswith(f"{family}/") for pair in _pairs(measured, problem)
     }
-    for pair in sorted(p for p in pairs | set(claims) if any(part in name_of(p) for part in only or ("",))):
+    for pair in sorted(p for p in pairs | set(claims) if is_selected(name_of(p), only)):
         claim, outcome = _decide(evidence, root, pair, claims.get(pair))
         outcomes.append(outcome)
         if claim is not None:
@@ -149,23 +160,16 @@ def _decide(evidence: Evidence, root: Path, pair: Pair, old: Claim | None) -> tu
         if objection:
             return old, Outcome(name, "refused", f"{objection}.")
         return old, Outcome(name, "kept", "Not measured in these runs.")
-    refusal, doubt = refusal_of(evidence, pair), None
-    if not refusal:
-        doubt = doubt_of(evidence, pair)
-        refusal = None if old and evidence.reason and is_refuted(evidence, old) else doubt
-    if refusal:
+    if refusal := refusal_of(evidence, pair):
         return old, Outcome(name, "refused", refusal)
+    doubt = doubt_of(evidence, pair)
+    if doubt and not (old and evidence.reason and is_refuted(evidence, old)):
+        return old, Outcome(name, "refused", doubt)
     new = propose(evidence, pair)
     if old is None:
         return new, Outcome(name, "added", f"Claimed at {new.factor:.4g}x.")
     claim, outcome = _choose(evidence, old, new)
     return claim, dataclasses.replace(outcome, sentence=f"{outcome.sentence} {doubt}") if doubt else outcome
-
-
-def name_of(pair: Pair) -> str:
-    """For people, and what `only` is looked for in."""
-    problem, kernel, rival = pair
-    return f"{kernel} > {rival} @ {problem}"
 
 
 def _choose(evidence: Evidence, old: Claim, new: Claim) -> tuple[Claim, Outcome]:
