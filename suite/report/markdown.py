@@ -42,7 +42,7 @@ def page(pool: Pool, claims: Sequence[Any], images: dict[str, list[tuple[str, st
     """The whole page. `images` holds (alternative text, relative path) for every family."""
     sections = [
         f"# kernelgate on {text(pool.device['name'])}",
-        summary(pool),
+        summary(pool, claims),
         *([f"## Targets\n\n{shown}"] if (shown := targets_section(pool)) else []),
         *([f"## By origin\n\n{shown}"] if (shown := origins_section(pool)) else []),
         f"## Verdicts\n\n{verdict_section(pool, claims)}",
@@ -57,7 +57,7 @@ def page(pool: Pool, claims: Sequence[Any], images: dict[str, list[tuple[str, st
     return "\n\n".join(sections) + "\n"
 
 
-def summary(pool: Pool) -> str:
+def summary(pool: Pool, claims: Sequence[Any]) -> str:
     """One paragraph: what was measured where and when, the verdicts, the best and the worst speedup."""
     newest = pool.runs[-1]
     source = newest["source"]
@@ -71,7 +71,7 @@ def summary(pool: Pool) -> str:
         f"{count(len(kernels), 'kernel')} on {count(len(pool.problems), 'problem')}, "
         f"{count(pool.num_launches, 'launch', 'launches')} in {count(len(pool.runs), 'run')}."
     )
-    return "\n\n".join([f"{measured} {_counted(pool)} {headline(pool)}", *_warnings(pool)])
+    return "\n\n".join([f"{measured} {_counted(pool, claims)} {headline(pool)}", *_warnings(pool)])
 
 
 def _warnings(pool: Pool) -> list[str]:
@@ -91,11 +91,21 @@ def _warnings(pool: Pool) -> list[str]:
     return warnings
 
 
-def _counted(pool: Pool) -> str:
-    found = judged.counts(pool.verdicts())
-    if not found:
+def _counted(pool: Pool, claims: Sequence[Any]) -> str:
+    standing, changed = _verdicts(pool, claims)
+    if not standing and not changed:
         return "No verdicts: nothing was judged."
-    return "Verdicts: " + ", ".join(f"**{n} {text(status)}**" for status, n in found.items()) + "."
+    found = [f"**{n} {text(status)}**" for status, n in judged.counts(standing).items()]
+    if changed:
+        found.append(f"{len(changed)} on claims that were changed since")
+    return f"Verdicts: {', '.join(found)}."
+
+
+def _verdicts(pool: Pool, claims: Sequence[Any]) -> tuple[list[judged.Record], list[tuple[judged.Record, Any]]]:
+    """The newest verdicts, and apart from them those whose claim was changed since, with the claim that stands."""
+    found = pool.verdicts()
+    changed = judged.overtaken(found, claims)
+    return [verdict for verdict in found if not any(verdict is old for old, _ in changed)], changed
 
 
 def headline(pool: Pool) -> str:
@@ -128,16 +138,20 @@ def _told(pool: Pool, row: Row) -> str:
 
 
 def verdict_section(pool: Pool, claims: Sequence[Any]) -> str:
-    """All verdicts, the worst first; claims that these runs did not judge are counted below."""
-    ordered = judged.worst_first(judged.listed(pool.verdicts(), pool.kernels))
-    left_out = judged.unjudged(claims, ordered)
+    """All verdicts, the worst first; claims that these runs did not judge as they stand are named below."""
+    standing, changed = _verdicts(pool, claims)
+    ordered = judged.worst_first(judged.listed(standing, pool.kernels))
+    left_out = judged.unjudged(claims, standing)
     cut = _cut(ordered)
     parts = [judged.markdown_table(ordered[:cut], pool.label) if ordered else "Nothing was judged in these runs."]
     if rest := ordered[cut:]:
         parts.append(details(f"{count(len(rest), 'more verdict')}, all green", judged.markdown_table(rest, pool.label)))
+    if changed:
+        heading = f"{count(len(changed), 'verdict')} on claims that were changed since"
+        parts.append(details(heading, judged.overtaken_table(changed, pool.label)))
     if left_out:
         names = [f"{code(c.kernel)} over {code(c.rival)} at {text(pool.label(c.problem))}" for c in left_out]
-        parts.append(f"{count(len(left_out), 'stored claim')} not judged in these runs: {listing(names, 5)}.")
+        parts.append(f"{count(len(left_out), 'stored claim')} not judged as they stand now: {listing(names, 5)}.")
     return "\n\n".join(parts)
 
 

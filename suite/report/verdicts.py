@@ -82,6 +82,16 @@ def unjudged(claims: Iterable[Any], verdicts: Sequence[Record]) -> list[Any]:
     return [claim for claim in claims if (claim.kernel, claim.rival, claim.problem) not in judged]
 
 
+def overtaken(verdicts: Iterable[Record], claims: Iterable[Any]) -> list[tuple[Record, Any]]:
+    """Verdicts on claims whose factor was changed since, each with the claim that stands now.
+
+    Promoting the very runs that refuted a claim lowers it: their page must not stay red for what is claimed no more.
+    """
+    stored = {(claim.kernel, claim.rival, claim.problem): claim for claim in claims}
+    asked = ((v, stored.get((v["kernel"], v["rival"], v["problem"]))) for v in verdicts if v["kind"] == "claim")
+    return [(verdict, claim) for verdict, claim in asked if claim and claim.factor != verdict["factor_claimed"]]
+
+
 def markdown_table(shown: Iterable[Record], label: Callable[[str], str]) -> str:
     """`shown`, as given, with problems under the names that `label` gives them."""
     columns = [
@@ -90,6 +100,29 @@ def markdown_table(shown: Iterable[Record], label: Callable[[str], str]) -> str:
         Column("Why"),
     ]
     return table(columns, (_cells(verdict, label) for verdict in shown))
+
+
+def overtaken_table(changed: Iterable[tuple[Record, Any]], label: Callable[[str], str]) -> str:
+    """What was claimed then and what is claimed now, beside what was measured in between."""
+    columns = [
+        *(Column(title) for title in ("Kernel", "Against", "Problem", "Status then")),
+        *(Column(title, number=True) for title in ("Claimed then", "Measured", "Claimed now")),
+        Column("Reason given"),
+    ]
+    return table(columns, (_overtaken_cells(verdict, claim, label) for verdict, claim in changed))
+
+
+def _overtaken_cells(verdict: Record, claim: Any, label: Callable[[str], str]) -> list[str]:
+    return [
+        code(verdict["kernel"]),
+        code(verdict["rival"]),
+        text(label(verdict["problem"])),
+        text(verdict["status"]),
+        factor(verdict["factor_claimed"]),
+        factor(verdict["factor"]),
+        factor(claim.factor),
+        text(claim.reason or ""),
+    ]
 
 
 def _cells(verdict: Record, label: Callable[[str], str]) -> list[str]:

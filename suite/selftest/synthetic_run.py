@@ -31,6 +31,7 @@ class Claim:
     rival: str
     problem: str
     factor: float
+    reason: str | None = None
 
 
 def make_problems() -> dict[str, dict[str, Any]]:

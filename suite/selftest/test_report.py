@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -172,6 +173,20 @@ def test_a_hundred_equal_reasons_are_one_row() -> None:
     groups = grouped(Pool([run]))
     assert sorted(map(len, groups.values())) == [1, 100]
     assert len(tables_of(page(Pool([run]), [], {})[page(Pool([run]), [], {}).index("## What could") :])[0]) == 4
+
+
+def test_a_claim_that_was_lowered_since_is_not_red_any_more() -> None:
+    run = make_run()
+    regressed = next(verdict for verdict in run["verdicts"] if verdict["status"] == "regressed")
+    claims = [claim for claim in make_claims(run) if claim.problem == regressed["problem"]]
+    assert "**1 regressed**" in page(Pool([run]), claims, {})
+    lowered = [replace(claim, factor=0.9, reason="The other branch costs more.") for claim in claims]
+    content = page(Pool([run]), lowered, {})
+    assert "regressed**" not in content
+    assert "1 on claims that were changed since" in content
+    assert "1 stored claim not judged as they stand now" in content
+    row = next(line for line in content.splitlines() if "The other branch costs more." in line)
+    assert [cell.strip() for cell in row.split("|")[4:8]] == ["regressed", "0.940×", "0.910×", "0.900×"]
 
 
 def test_hostile_records_cannot_break_the_page() -> None:
