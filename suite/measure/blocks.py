@@ -9,14 +9,20 @@ from __future__ import annotations
 import secrets
 import statistics
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
+
+from kernels.kernel import Origin
 
 from .process import WorkerError
 
 KEPT_BLOCKS = 2
 """Of each measurement, for the referee. A kernel that skips its work in so many calls that its median falls skips it in
 half of them: it goes unseen with probability 1/4 in one launch, and 1/1000 in five."""
+KEPT_BLOCKS_OF = {Origin.VENDOR.value: 1, Origin.REFERENCE.value: 0}
+"""A library gains nothing from cheating, so it is only looked at for what might be wrong; the reference is what others
+are held against. Handing outputs over and judging them is most of what the defences cost, and half of it theirs."""
 OUTPACED = 0.9
 """Where calls are told one by one, one that took less than this share of every earlier one of its kernel is kept too:
 the first that skips its work."""
@@ -35,8 +41,10 @@ class Sequence:
     shared: bool
     """Whether the calls of a block have the same inputs. Where Python runs in a call they must not: a kernel could
     take its rival's answer."""
-    kept: frozenset[int]
+    kept: tuple[int, ...]
     """Blocks whose outputs the referee sees."""
+    origin: Callable[[str], str | None]
+    """Of a kernel: of a library fewer of these blocks are kept."""
     seeds: list[int] = field(default_factory=list)
     kernels: list[str] = field(default_factory=list)
     told_us: list[float | None] = field(default_factory=list)
@@ -78,7 +86,8 @@ class Sequence:
 
     def keeps(self, call: int) -> bool:
         """Whether the outputs of a call that is over go to the referee."""
-        return self.block(call) in self.kept or self._outpaces(call)
+        of_kernel = KEPT_BLOCKS_OF.get(self.origin(self.kernels[call]) or "", KEPT_BLOCKS)
+        return self.block(call) in self.kept[:of_kernel] or (of_kernel > 0 and self._outpaces(call))
 
     def _outpaces(self, call: int) -> bool:
         told_us = self.told_us[call]
@@ -117,6 +126,8 @@ class Sequence:
 class BlockSource:
     """Answers the questions of one worker about one problem. WorkerError where one does not fit those before it."""
 
+    origin: Callable[[str], str | None]
+    """Of a kernel, by its id."""
     sequences: dict[int, Sequence] = field(default_factory=dict)
     _began: float = 0.0
     _undo: Any = None
@@ -200,7 +211,7 @@ class BlockSource:
         if number != len(self.sequences) + 1 or not 0 < blocks <= calls <= MAX_CALLS or calls % blocks:
             raise ValueError("measurements come one after the other")
         kept = secrets.SystemRandom().sample(range(blocks), min(KEPT_BLOCKS, blocks))
-        self.sequences[number] = Sequence(blocks, calls, shared, frozenset(kept))
+        self.sequences[number] = Sequence(blocks, calls, shared, tuple(kept), self.origin)
 
     def _witness(self, question: dict[str, Any], now: float) -> dict[str, Any]:
         kernel, calls = str(question["kernel"]), int(question["calls"])

@@ -17,7 +17,6 @@ from typing import Any, Protocol
 
 from kernels.device import Device
 from kernels.discover import KernelInfo, load_problem
-from kernels.kernel import Origin
 from kernels.problem import Cost
 
 from ..device.clocks import snapshot
@@ -250,8 +249,6 @@ class Campaign:
         wrong: dict[str, dict[str, str]] = {}
         for number in (m["sequence"] for m in reply.get("measurements", [])):
             for call, kernel, call_seed in source.sequences[number].kept_calls():
-                if self.crew.origin(kernel) == Origin.REFERENCE.value:  # what others are held against, in float32
-                    continue
                 sequence, described = source.sequences[number], outputs.get((number, call))
                 fault = None if sequence.has_kept(call, described) else CHANGED_LATER
                 fault = fault or self._fault(problem, kernel, seed, described, call_seed)

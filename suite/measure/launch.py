@@ -87,7 +87,7 @@ class ProblemLaunch:
                    "budget_s": CPU_BUDGET_S if on_cpu else GPU_BUDGET_S}  # fmt: skip
         with Stopwatch(self.phases_s, "startup"):
             self.crew.start("launch")
-        started, source = time.monotonic(), BlockSource()
+        started, source = time.monotonic(), BlockSource(self.crew.origin)
         reply = self.crew.request("launch", message, LAUNCH_TIMEOUT_S, source.answer)
         elapsed_s = time.monotonic() - started
         for name, value in reply.get("phases_s", {}).items():

@@ -12,6 +12,7 @@ from suite.measure.plausible import consistent, contradicted
 from suite.measure.process import WorkerError
 
 KERNELS = ("toy/a", "toy/b")
+ORIGINS = dict.fromkeys(KERNELS, "generated")
 
 
 def ask(source: BlockSource, number: int, **changes: Any) -> dict[str, Any]:
@@ -23,7 +24,7 @@ def ask(source: BlockSource, number: int, **changes: Any) -> dict[str, Any]:
 
 def played(told_us: float | None = None, wait_s: float = 0.0, **changes: Any) -> BlockSource:
     """All six calls, each told with `told_us` and waited for `wait_s` seconds."""
-    source = BlockSource()
+    source = BlockSource(ORIGINS.get)
     ask(source, 0, **changes)
     for index in range(1, 7):
         time.sleep(wait_s)
@@ -45,7 +46,7 @@ def test_every_call_has_its_own_seed_unless_a_block_shares_it() -> None:
 
 
 def test_kept_calls_are_whole_blocks_and_told_after_the_call() -> None:
-    source = BlockSource()
+    source = BlockSource(ORIGINS.get)
     ask(source, 0)
     told = [ask(source, index)["keep_previous"] for index in range(1, 7)]
     kept = source.sequences[1].kept_calls()
@@ -53,8 +54,18 @@ def test_kept_calls_are_whole_blocks_and_told_after_the_call() -> None:
     assert len(kept) == KEPT_BLOCKS * len(KERNELS)
 
 
+@pytest.mark.parametrize(("origin", "blocks"), [("vendor", 1), ("reference", 0), ("hand", KEPT_BLOCKS)])
+def test_of_what_gains_nothing_by_cheating_less_is_kept(origin: str, blocks: int) -> None:
+    source = BlockSource((ORIGINS | {"toy/b": origin}).get)
+    ask(source, 0)
+    for index in range(1, 7):
+        ask(source, index)
+    kept = [kernel for _, kernel, _ in source.sequences[1].kept_calls()]
+    assert (kept.count("toy/a"), kept.count("toy/b")) == (KEPT_BLOCKS, blocks)
+
+
 def test_a_call_that_outpaces_all_before_it_is_kept_too() -> None:
-    source, told_us = BlockSource(), [100.0, 100.0, 95.0, 50.0, 80.0, 49.0]  # of a and b in turn
+    source, told_us = BlockSource(ORIGINS.get), [100.0, 100.0, 95.0, 50.0, 80.0, 49.0]  # of a and b in turn
     ask(source, 0)
     for index, time_us in enumerate(told_us, start=1):
         source.answer({"ask": "told", "sequence": 1, "time_us": time_us})
@@ -69,7 +80,7 @@ def test_a_call_that_outpaces_all_before_it_is_kept_too() -> None:
     {"ask": "told", "time_us": None},
 ])  # fmt: skip
 def test_a_question_out_of_turn_is_tampering(changes: dict[str, Any]) -> None:
-    source = BlockSource()
+    source = BlockSource(ORIGINS.get)
     ask(source, 0)
     with pytest.raises(WorkerError, match="what no launch asks for") as error:
         ask(source, 1, **changes)
@@ -100,7 +111,7 @@ def test_a_kernel_that_kept_away_from_the_parents_clock_is_tampering() -> None:
 
 
 def test_a_launch_that_was_not_played_to_its_end_is_tampering() -> None:
-    source = BlockSource()
+    source = BlockSource(ORIGINS.get)
     ask(source, 0)
     assert consistent(reply({"toy/a": [1.0]}), 1.0, source)["reason"] == "tampered"
 
@@ -114,7 +125,7 @@ def test_times_that_the_parent_did_not_wait_for_are_contradicted() -> None:
 
 
 def test_outputs_that_are_computed_when_they_are_handed_over_contradict_the_time() -> None:
-    source = BlockSource()
+    source = BlockSource(ORIGINS.get)
     ask(source, 0)
     for index in range(1, 7):
         source.answer({"ask": "ready", "undo": ["rows"]})
@@ -128,7 +139,7 @@ def test_outputs_that_are_computed_when_they_are_handed_over_contradict_the_time
 
 
 def test_outputs_must_be_those_that_were_handed_over() -> None:
-    source = BlockSource()
+    source = BlockSource(ORIGINS.get)
     ask(source, 0)
     ask(source, 1)
     source.answer({"ask": "kept", "sequence": 1, "call": 0, "sha256": {"out": "a"}})
@@ -141,7 +152,7 @@ def test_outputs_must_be_those_that_were_handed_over() -> None:
 
 
 def test_drawing_the_inputs_is_no_part_of_the_wait() -> None:
-    source = BlockSource()
+    source = BlockSource(ORIGINS.get)
     ask(source, 0)
     for index in range(1, 7):
         time.sleep(0.02)

@@ -37,7 +37,7 @@ class Device:
 def witnessed_us(device: Device, call: TimedCall, host_us: float = 0.0) -> float:
     contestant: Any = SimpleNamespace(kernel_id="toy/one", calls=[call], host_us=host_us)
     inputs, draws = {"x": torch.zeros(2)}, [{"x": torch.full((2,), float(n))} for n in (1, 2)]
-    source = BlockSource()
+    source = BlockSource(lambda kernel: "generated")
     WitnessRounds(contestant, inputs, draws, "cpu", source.answer).play(CALLS)
     assert inputs["x"][0] in (1, 2)
     return source.witness_us()["toy/one"]
