@@ -61,6 +61,8 @@ class Session:
 
     def measure(self, contestants: list[Contestant]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         """Measurements, and kept outputs for the referee. OutsideWorkError: see `timer`."""
+        if not contestants:  # none could be prepared, and each failure says why
+            return [], []
         if self.device.kind == "cpu":
             return self._one(PerfCounter(), contestants, [])
         notes: list[str] = []

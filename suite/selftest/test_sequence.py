@@ -11,12 +11,13 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from kernels.device import Device
-from kernels.discover import load_problems
+from kernels.discover import load_problems, problem_key
 from kernels.problem import Outputs, Problem, Tier
 from suite.device.timer import PerfCounter, TimedCall
 from suite.measure.blame import culprit
 from suite.measure.drawn import Drawn
 from suite.measure.execute import WrongFormError
+from suite.measure.interleave import measure_problem
 from suite.measure.sequence import Sequence, surroundings
 from suite.measure.tampering import Tampered
 
@@ -148,3 +149,19 @@ def test_a_lazy_output_of_a_timed_call_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(WrongFormError, match="hides clone of"):
         play(lazy, tmp_path)
+
+
+def test_a_launch_whose_kernels_cannot_be_prepared_says_why_and_asks_for_no_call(tmp_path: Path) -> None:
+    asked: list[Any] = []
+
+    def hear(question: dict[str, Any]) -> dict[str, Any]:
+        asked.append(question["ask"])
+        return {}
+
+    reply = measure_problem(
+        hear, problem=problem_key(smoke_problem("gemm")), kernels=["gemm/not_there"], libraries=[], device=vars(CPU),
+        cache_bytes=1 << 20, seed=1, max_blocks=2, budget_s=0.1, output_dir=str(tmp_path), witnessed=[],
+    )  # fmt: skip
+    assert (reply["status"], reply["measurements"], asked) == ("ran", [], ["prepare"])
+    assert [failure["reason"] for failure in reply["failures"]] == ["raised"]
+    assert "No module named 'kernels.gemm.not_there'" in reply["failures"][0]["sentence"]
