@@ -35,7 +35,7 @@ def random_fields(device: Device, tiny: bool) -> dict[str, Any]:
         "batch": st.sampled_from(range(1, 7 if tiny else 12)),
         "num_kv_heads": st.sampled_from(range(1, 4 if tiny else 9)),
         "group": st.sampled_from(range(1, 6 if tiny else 17)),
-        "head_dim": st.sampled_from((16, 32, 64) if tiny else (64, 128)),
+        "head_dim": st.sampled_from((16, 24, 64) if tiny else (64, 80, 128, 256)),
         "lengths": st.sampled_from(("equal", "normal", "uniform", "empties")),
         "page_size": st.sampled_from((64, 32, 16, 8, 4, 2, 1)),
         "dtype": st.sampled_from(("bfloat16", "float16")),

@@ -239,5 +239,6 @@ HARD_CASES: tuple[Problem, ...] = (
     _decode(6, 140, 8, 1, lengths="empties"),
     _decode(3, 65, 6, 2, q=4, head_dim=64, lengths="empties", page_size=1),
     _decode(2, 333, 10, 2, q=3, lengths="normal", page_size=64, dtype="float16", kv_dtype="float16"),
+    _decode(2, 150, 6, 3, q=2, head_dim=80, lengths="uniform", page_size=48),
     *(_decode(3, 500, 8, 2, q=2, head_dim=64, lengths="uniform", softmax_scale=0.1, **fp8) for fp8 in FP8),
 )

@@ -21,6 +21,15 @@ def out_row(sequence, kv_head, row, SEQ_LEN_Q: tl.constexpr, KV_HEADS: tl.conste
 
 
 @triton.jit
+def in_head(is_row, column, HEAD_DIM: tl.constexpr, COLUMNS: tl.constexpr):
+    """The mask `is_row`, [.., 1], for COLUMNS of a head: a power of two, of which it may have fewer."""
+    mask = is_row
+    if HEAD_DIM % COLUMNS != 0:
+        mask = is_row & (column < HEAD_DIM)
+    return mask
+
+
+@triton.jit
 def combine(
     seq_lens, out, lse, partial_out, partial_lse, batch,
     KV_HEADS: tl.constexpr, GROUP: tl.constexpr, SEQ_LEN_Q: tl.constexpr, HEAD_DIM: tl.constexpr,
@@ -54,8 +63,9 @@ def combine(
         mask = (index < num_parts)[:, None] & is_row[None, :]
         part_lse = tl.load(partial_lse + at, mask=mask, other=float("-inf"))
         part_out = tl.load(
-            partial_out + at[:, :, None] * HEAD_DIM + column[None, None, :], mask=mask[:, :, None], other=0.0
-        )
+            partial_out + at[:, :, None] * HEAD_DIM + column[None, None, :],
+            mask=in_head(mask[:, :, None], column[None, None, :], HEAD_DIM, BLOCK_D), other=0.0,
+        )  # fmt: skip
         new_maximum = tl.maximum(maximum, tl.max(part_lse, 0))
         shift = tl.where(new_maximum == float("-inf"), 0.0, new_maximum)
         weight = tl.exp2(part_lse - shift[None, :])
@@ -66,7 +76,10 @@ def combine(
     seen = total > 0
     acc *= tl.where(seen, 1.0 / tl.where(seen, total, 1.0), 0.0)[:, None]
     at = out_row(sequence, row // ROWS, row % ROWS, SEQ_LEN_Q, KV_HEADS, GROUP)
-    tl.store(out + at[:, None] * HEAD_DIM + column[None, :], acc.to(out.dtype.element_ty), mask=is_row[:, None])
+    tl.store(
+        out + at[:, None] * HEAD_DIM + column[None, :], acc.to(out.dtype.element_ty),
+        mask=in_head(is_row[:, None], column[None, :], HEAD_DIM, BLOCK_D),
+    )  # fmt: skip
     if tl.program_id(2) == 0:
         row_lse = tl.where(seen, maximum + tl.log2(tl.where(seen, total, 1.0)), float("-inf"))
         tl.store(lse + at, row_lse * LN_2, mask=is_row)

@@ -26,6 +26,13 @@ SHORT_SHARE_TOKENS = 1024
 """Tokens for each program of two an SM: below it other tiles than the many small ones pay."""
 LONG_SHARE_TOKENS = 4096
 """And from here on, too."""
+WIDE_TILE_TOKENS = 32
+"""The most tokens in a tile of heads above 128: with 64 of them and of rows, shared memory or registers overflow."""
+ENOUGH_OF_DEVICE = 0.9
+"""Parts that fill less of the device at once are made smaller, until they fill their waves so far."""
+MOST_WAVES = 8
+LEAST_TOKENS_OF_WAVE = 512
+"""Of a part that is made smaller for it: what a further wave costs is to be little beside its work."""
 
 
 @dataclass(frozen=True)
@@ -92,18 +99,18 @@ def plan(problem: Problem, plan_inputs: Inputs, device: Device) -> SplitKVPlan:
 
 def plan_from(problem: PagedDecode, tile: Tile, device: Device) -> SplitKVPlan:
     """What follows from a choice."""
-    columns = _columns(problem, tile)
-    slots = device.num_sms * tile.programs_per_sm
-    min_tiles = max(1, tile.min_tokens // tile.block_n)
-    most_tiles = problem.batch * math.ceil(problem.max_seq_len / tile.block_n)
-    num_parts = min(max(1, slots // columns), math.ceil(most_tiles / min_tiles))
+    slots, columns = device.num_sms * tile.programs_per_sm, _columns(problem, tile)
+    block_n = tokens_of_tile(problem, tile)
+    min_tiles = max(1, tile.min_tokens // block_n)
+    most_tiles = problem.batch * math.ceil(problem.max_seq_len / block_n)
+    num_parts = min(_parts(slots, columns, most_tiles * block_n), math.ceil(most_tiles / min_tiles))
     whole = problem.max_seq_len <= tile.min_tokens or _fills_waves(problem, tile, problem.batch * columns / slots)
     combine_parts = min(COMBINE_PARTS, max(4, _next_power_of_2(num_parts // problem.batch)))
-    combine_columns = min(problem.head_dim, max(16, tile.combine_values // combine_parts))
+    combine_columns = min(padded_head_dim(problem), max(16, tile.combine_values // combine_parts))
     return SplitKVPlan(
         problem=problem,
         block_h=tile.block_h,
-        block_n=tile.block_n,
+        block_n=block_n,
         num_warps=tile.num_warps,
         num_stages=tile.num_stages,
         split=not whole,
@@ -124,6 +131,22 @@ def _fills_waves(problem: PagedDecode, tile: Tile, waves: float) -> bool:
     if problem.lengths == "equal":
         return tile.whole and waves > 1 and waves >= FULL_WAVES * math.ceil(waves)
     return waves >= WAVES_UNSPLIT
+
+
+def tokens_of_tile(problem: PagedDecode, tile: Tile) -> int:
+    """Tokens in a tile: a table of choices may give heads of 256 what was found for 128."""
+    return tile.block_n if problem.head_dim <= 128 else min(tile.block_n, WIDE_TILE_TOKENS)
+
+
+def _parts(slots: int, columns: int, tokens: int) -> int:
+    """Equal parts for each of `columns` programs: as many as run at once, or as fill a few waves where those leave
+    much of the device idle (96 columns, 264 slots: twice 96, or 11 times 96 in four waves)."""
+    at_once = max(1, slots // columns)
+    most = max(at_once, tokens // LEAST_TOKENS_OF_WAVE)
+    by_waves = [min(most, max(1, waves * slots // columns)) for waves in range(1, MOST_WAVES + 1)]
+    fills = [parts * columns / (math.ceil(parts * columns / slots) * slots) for parts in by_waves]
+    enough = [parts for parts, fill in zip(by_waves, fills, strict=True) if fill >= ENOUGH_OF_DEVICE]
+    return enough[0] if enough else by_waves[fills.index(max(fills))]
 
 
 def _columns(problem: PagedDecode, tile: Tile) -> int:
@@ -169,8 +192,12 @@ def choose_tile(problem: PagedDecode, device: Device) -> Tile:
         return Tile(16 if rows <= 16 else 32, 64, num_warps=4, num_stages=stages, programs_per_sm=2)
     if device.compute_capability != 90:
         return Tile(64, 64, num_warps=8, num_stages=3)
-    if rows <= 64 or problem.is_fp8:  # the mask of a tree takes registers
-        return Tile(64, 32 if isinstance(problem, TreeDecode) else 64, num_warps=4, num_stages=3, programs_per_sm=2)
+    is_tree = isinstance(problem, TreeDecode)  # whose mask takes registers
+    if problem.head_dim > 128:
+        is_lean = rows > 64 and not problem.is_fp8 and not is_tree
+        return Tile(128 if is_lean else 64, WIDE_TILE_TOKENS, num_warps=8, num_stages=3)
+    if rows <= 64 or problem.is_fp8:
+        return Tile(64, 32 if is_tree else 64, num_warps=4, num_stages=3, programs_per_sm=2)
     return Tile(128, 64, num_warps=8, num_stages=3)
 
 
@@ -200,6 +227,11 @@ def _tile_amd(rows: int, device: Device) -> Tile:
     if rows <= 16:
         return Tile(16, block_n, num_warps=4, num_stages=2, programs_per_sm=2 if has_large_lds else 3)
     return Tile(32 if rows <= 32 else 64, block_n, num_warps=4, num_stages=2)
+
+
+def padded_head_dim(problem: PagedDecode) -> int:
+    """Of a head in a tile: a power of two."""
+    return max(16, _next_power_of_2(problem.head_dim))
 
 
 def _next_power_of_2(n: int) -> int:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from ..device import Device
 from ..problem import Inputs
 from ..space import Space, Value, Work
-from ._decode_split_kv_plan import COMBINE_VALUES, Tile, choice_for, facts, plan_from
+from ._decode_split_kv_plan import COMBINE_VALUES, Tile, choice_for, facts, padded_head_dim, plan_from, tokens_of_tile
 from .problem import PagedDecode, TreeDecode
 
 MIN_TOKENS = 128
@@ -76,14 +76,16 @@ def _why_not_tile(problem: PagedDecode, tile: Tile, device: Device) -> str | Non
     """What a program holds, and what is on its way to it."""
     if tile.block_h // 16 * tile.block_n // 8 < tile.num_warps:
         return f"{tile.num_warps} warps share {tile.block_h} x {tile.block_n} scores: fewer than 16 x 8 each"
-    values = problem.head_dim + tile.block_n * (2 if tile.late_sum else 1)
+    if tile.block_n != tokens_of_tile(problem, tile):
+        return f"heads of {problem.head_dim} have {tokens_of_tile(problem, tile)} tokens in a tile"
+    values = padded_head_dim(problem) + tile.block_n * (2 if tile.late_sum else 1)
     registers = tile.block_h * values // (tile.num_warps * device.warp_size)
     most = 2 * MOST_REGISTERS if device.kind == "hip" else MOST_REGISTERS
     if registers > most:
         return f"accumulator and scores alone take {registers} registers of a thread"
     if device.arch == "sm_90" and tile.block_h >= 64 and tile.num_warps * 16 > tile.block_h:
         return f"{tile.num_warps} warps for {tile.block_h} rows: a warp multiplies 16"
-    in_flight = tile.block_n * 2 * problem.head_dim * (1 if problem.is_fp8 else 2) * max(1, tile.num_stages - 1)
+    in_flight = tile.block_n * 2 * padded_head_dim(problem) * (1 if problem.is_fp8 else 2) * max(1, tile.num_stages - 1)
     if in_flight > device.shared_memory_bytes:
         return f"{in_flight} bytes of shared memory for its tiles, of {device.shared_memory_bytes}"
     in_flight *= tile.programs_per_sm

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +13,7 @@ torch = pytest.importorskip("torch")
 from hypothesis import given, settings  # noqa: E402 - after the skip
 from hypothesis import strategies as st  # noqa: E402
 
-from kernels.attention import _decode_problem, _tree_problem  # noqa: E402
+from kernels.attention import _decode_problem, _tree_problem, decode_split_kv  # noqa: E402
 from kernels.attention import _decode_split_kv_plan as split_kv  # noqa: E402
 from kernels.attention._decode_problem import FP8_SCALES, PagedDecode  # noqa: E402
 from kernels.attention._tree_inputs import drawn_parents, tree_mask  # noqa: E402
@@ -31,10 +32,13 @@ pytestmark = pytest.mark.side_by_side
 CPU = Device("cpu", "x86_64", 2, 0, 1, None)
 H200 = Device("cuda", "sm_90", 132, 232448, 32, "float8_e4m3fn")
 MI300X = Device("hip", "gfx942", 304, 65536, 64, "float8_e4m3fnuz")
+L40S = Device("cuda", "sm_89", 142, 101376, 32, "float8_e4m3fn")
 TIGHT = Tolerance(rtol=1e-4, atol=1e-4, relative_rms=1e-4)
 DECODE = PagedDecode(3, 2, 333, 12, 4, head_dim=64, lengths="uniform", softmax_scale=0.125)
 FP8 = replace(DECODE, kv_dtype="float8_e4m3fn", **FP8_SCALES)
 TREE = TreeDecode(2, 9, 150, 6, 2, head_dim=64, lengths="uniform", softmax_scale=0.125)
+WIDE = PagedDecode(4, 1, 4096, 8, 8, head_dim=256)
+WIDE_TREE = TreeDecode(4, 1, 4096, 8, 8, head_dim=256)
 PARTS = (_decode_problem, _tree_problem)
 HARD_CASES = [problem for part in PARTS for problem in part.HARD_CASES]
 PROBLEMS = {tier: [problem for part in PARTS for problem in part.PROBLEMS[tier]] for tier in Tier}
@@ -243,10 +247,34 @@ def test_every_problem_has_a_launch_that_covers_it(device: Device) -> None:
         plan = split_kv.plan(problem, {}, device)
         assert plan.block_h >= 16
         assert plan.num_parts == problem.batch or plan.split
-        assert problem.head_dim % plan.combine_columns == 0
+        assert split_kv.padded_head_dim(problem) % plan.combine_columns == 0
         columns = problem.num_kv_heads * -(-problem.seq_len_q * problem.group // plan.block_h)
         tile = split_kv.choose_tile(problem, device)
-        assert not plan.split or columns * plan.num_parts <= max(columns, device.num_sms * tile.programs_per_sm)
+        slots = device.num_sms * tile.programs_per_sm
+        assert not plan.split or columns * plan.num_parts <= max(columns, split_kv.MOST_WAVES * slots)
+
+
+@pytest.mark.parametrize("device", [H200, MI300X], ids=lambda device: device.arch)
+@pytest.mark.parametrize("num_heads", [1, 12, 40, 96, 128])
+@pytest.mark.parametrize("group", [1, 4])
+def test_parts_fill_the_device_whatever_the_number_of_heads(num_heads: int, group: int, device: Device) -> None:
+    problem = PagedDecode(3, 1, 65536, num_heads * group, num_heads)
+    plan, tile = split_kv.plan(problem, {}, device), split_kv.choose_tile(problem, device)
+    waves = plan.num_parts * num_heads / (device.num_sms * tile.programs_per_sm)
+    assert waves >= 0.9 * math.ceil(waves)
+
+
+@pytest.mark.parametrize("device", [H200, L40S, MI300X], ids=lambda device: device.arch)
+@pytest.mark.parametrize("rows", [1, 12, 20, 40, 64, 100, 512])
+@pytest.mark.parametrize("problem", [WIDE, replace(WIDE, head_dim=192), WIDE_TREE], ids=["256", "192", "tree"])
+def test_tiles_of_wide_heads_fit_shared_memory(problem: PagedDecode, rows: int, device: Device) -> None:
+    """Q, and as many buffers as stages: what wgmma takes, more than others do."""
+    plan = split_kv.plan(replace(problem, seq_len_q=rows), {}, device)
+    buffers = 2 * plan.num_stages if device.compute_capability == 90 else 2 * (plan.num_stages - 1)
+    rows_held = plan.block_h if device.kind == "cuda" else 0  # AMD's q stays in registers
+    in_use = (rows_held + buffers * plan.block_n) * split_kv.padded_head_dim(problem) * 2
+    assert in_use <= device.shared_memory_bytes
+    assert decode_split_kv.KERNEL.supports(replace(problem, head_dim=257), device) is not None
 
 
 def test_whole_sequences_go_to_programs_that_fill_their_waves() -> None:

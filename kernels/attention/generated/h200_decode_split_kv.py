@@ -64,6 +64,15 @@ def out_row(sequence, kv_head, row, SEQ_LEN_Q: tl.constexpr, KV_HEADS: tl.conste
 
 
 @triton.jit
+def in_head(is_row, column, HEAD_DIM: tl.constexpr, COLUMNS: tl.constexpr):
+    """The mask `is_row`, [.., 1], for COLUMNS of a head: a power of two, of which it may have fewer."""
+    mask = is_row
+    if HEAD_DIM % COLUMNS != 0:
+        mask = is_row & (column < HEAD_DIM)
+    return mask
+
+
+@triton.jit
 def combine(
     seq_lens,
     out,
@@ -111,7 +120,9 @@ def combine(
         mask = (index < num_parts)[:, None] & is_row[None, :]
         part_lse = tl.load(partial_lse + at, mask=mask, other=float("-inf"))
         part_out = tl.load(
-            partial_out + at[:, :, None] * HEAD_DIM + column[None, None, :], mask=mask[:, :, None], other=0.0
+            partial_out + at[:, :, None] * HEAD_DIM + column[None, None, :],
+            mask=in_head(mask[:, :, None], column[None, None, :], HEAD_DIM, BLOCK_D),
+            other=0.0,
         )
         new_maximum = tl.maximum(maximum, tl.max(part_lse, 0))
         shift = tl.where(new_maximum == float("-inf"), 0.0, new_maximum)
@@ -123,7 +134,11 @@ def combine(
     seen = total > 0
     acc *= tl.where(seen, 1.0 / tl.where(seen, total, 1.0), 0.0)[:, None]
     at = out_row(sequence, row // ROWS, row % ROWS, SEQ_LEN_Q, KV_HEADS, GROUP)
-    tl.store(out + at[:, None] * HEAD_DIM + column[None, :], acc.to(out.dtype.element_ty), mask=is_row[:, None])
+    tl.store(
+        out + at[:, None] * HEAD_DIM + column[None, :],
+        acc.to(out.dtype.element_ty),
+        mask=in_head(is_row[:, None], column[None, :], HEAD_DIM, BLOCK_D),
+    )
     if tl.program_id(2) == 0:
         row_lse = tl.where(seen, maximum + tl.log2(tl.where(seen, total, 1.0)), float("-inf"))
         tl.store(lse + at, row_lse * LN_2, mask=is_row)
@@ -138,6 +153,13 @@ WAVES_UNSPLIT = 24
 FULL_WAVES = 0.95
 """Nor are sequences of equal lengths, more than a wave of them, that fill this share of their waves. H200, tuning, 64
 sequences of 8192 tokens, 8 KV heads, 97% of two waves: 474 us, split into equal parts 494."""
+WIDE_TILE_TOKENS = 32
+"""The most tokens in a tile of heads above 128: with 64 of them and of rows, shared memory or registers overflow."""
+ENOUGH_OF_DEVICE = 0.9
+"""Parts that fill less of the device at once are made smaller, until they fill their waves so far."""
+MOST_WAVES = 8
+LEAST_TOKENS_OF_WAVE = 512
+"""Of a part that is made smaller for it: what a further wave costs is to be little beside its work."""
 
 
 @dataclass(frozen=True)
@@ -194,18 +216,18 @@ def plan(problem: Problem, plan_inputs: Inputs, device: Device) -> SplitKVPlan:
 
 def plan_from(problem: PagedDecode, tile: Tile, device: Device) -> SplitKVPlan:
     """What follows from a choice."""
-    columns = _columns(problem, tile)
-    slots = device.num_sms * tile.programs_per_sm
-    min_tiles = max(1, tile.min_tokens // tile.block_n)
-    most_tiles = problem.batch * math.ceil(problem.max_seq_len / tile.block_n)
-    num_parts = min(max(1, slots // columns), math.ceil(most_tiles / min_tiles))
+    slots, columns = device.num_sms * tile.programs_per_sm, _columns(problem, tile)
+    block_n = tokens_of_tile(problem, tile)
+    min_tiles = max(1, tile.min_tokens // block_n)
+    most_tiles = problem.batch * math.ceil(problem.max_seq_len / block_n)
+    num_parts = min(_parts(slots, columns, most_tiles * block_n), math.ceil(most_tiles / min_tiles))
     whole = problem.max_seq_len <= tile.min_tokens or _fills_waves(problem, problem.batch * columns / slots)
     combine_parts = min(COMBINE_PARTS, max(4, _next_power_of_2(num_parts // problem.batch)))
-    combine_columns = min(problem.head_dim, max(16, tile.combine_values // combine_parts))
+    combine_columns = min(padded_head_dim(problem), max(16, tile.combine_values // combine_parts))
     return SplitKVPlan(
         problem=problem,
         block_h=tile.block_h,
-        block_n=tile.block_n,
+        block_n=block_n,
         num_warps=tile.num_warps,
         num_stages=tile.num_stages,
         split=not whole,
@@ -224,6 +246,22 @@ def _fills_waves(problem: PagedDecode, waves: float) -> bool:
     if problem.lengths == "equal":
         return waves > 1 and waves >= FULL_WAVES * math.ceil(waves)
     return waves >= WAVES_UNSPLIT
+
+
+def tokens_of_tile(problem: PagedDecode, tile: Tile) -> int:
+    """Tokens in a tile: a table of choices may give heads of 256 what was found for 128."""
+    return tile.block_n if problem.head_dim <= 128 else min(tile.block_n, WIDE_TILE_TOKENS)
+
+
+def _parts(slots: int, columns: int, tokens: int) -> int:
+    """Equal parts for each of `columns` programs: as many as run at once, or as fill a few waves where those leave
+    much of the device idle (96 columns, 264 slots: twice 96, or 11 times 96 in four waves)."""
+    at_once = max(1, slots // columns)
+    most = max(at_once, tokens // LEAST_TOKENS_OF_WAVE)
+    by_waves = [min(most, max(1, waves * slots // columns)) for waves in range(1, MOST_WAVES + 1)]
+    fills = [parts * columns / (math.ceil(parts * columns / slots) * slots) for parts in by_waves]
+    enough = [parts for parts, fill in zip(by_waves, fills, strict=True) if fill >= ENOUGH_OF_DEVICE]
+    return enough[0] if enough else by_waves[fills.index(max(fills))]
 
 
 def _columns(problem: PagedDecode, tile: Tile) -> int:
@@ -277,11 +315,18 @@ def choice_for(problem: PagedDecode) -> Tile:
     return next(chosen for when, chosen in _table() if _matches(when, found))
 
 
+def padded_head_dim(problem: PagedDecode) -> int:
+    """Of a head in a tile: a power of two."""
+    return max(16, _next_power_of_2(problem.head_dim))
+
+
 def _next_power_of_2(n: int) -> int:
     return 1 << max(0, n - 1).bit_length()
 
 
 LOG2_E = math.log2(math.e)
+MOST_HEAD_DIM = 256
+"""A program holds whole heads: wider ones want tiles of fewer rows and tokens than tensor cores take."""
 NO_MASK, CAUSAL_MASK, TREE_MASK = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)
 
 
@@ -290,6 +335,21 @@ def _load_pages(block_table_row, first_token, seq_len, PAGE_SIZE: tl.constexpr, 
     """Pages of a tile: one number where a tile lies within a page, else one a token."""
     token = first_token if PAGE_SIZE % BLOCK_N == 0 else first_token + tl.arange(0, BLOCK_N)
     return tl.load(block_table_row + token // PAGE_SIZE, mask=token < seq_len, other=0)
+
+
+@triton.jit
+def _load_tokens(
+    cache, at, token, seq_len, column, MASK: tl.constexpr, HEAD_DIM: tl.constexpr, PADDED_DIM: tl.constexpr
+):
+    """A tile of k or v. Stale tokens may hold anything, NaN too: they and what lies past a head's columns are 0."""
+    if MASK == NO_MASK and PADDED_DIM == HEAD_DIM:
+        tile = tl.load(cache + at)
+    elif MASK == NO_MASK:
+        tile = tl.load(cache + at, mask=(column < HEAD_DIM)[None, :], other=0.0)
+    else:
+        used = in_head((token < seq_len)[:, None], column[None, :], HEAD_DIM, PADDED_DIM)
+        tile = tl.load(cache + at, mask=used, other=0.0)
+    return tile
 
 
 @triton.jit
@@ -326,6 +386,7 @@ def _attend(
     PAGE_SIZE: tl.constexpr,
     TOKEN: tl.constexpr,
     HEAD_DIM: tl.constexpr,
+    PADDED_DIM: tl.constexpr,
     BLOCK_N: tl.constexpr,
     LATE_SUM: tl.constexpr,
     STAGES: tl.constexpr,
@@ -334,7 +395,7 @@ def _attend(
 
     Without a mask all of their tokens must be of the sequence, and seen by every row.
     """
-    column = tl.arange(0, HEAD_DIM)
+    column = tl.arange(0, PADDED_DIM)
     # The pages of the next tile are loaded one tile ahead: an address that waits for no load lets the tile's own
     # loads be pipelined.
     pages = _load_pages(block_table_row, first_tile * BLOCK_N, seq_len, PAGE_SIZE, BLOCK_N)
@@ -342,13 +403,8 @@ def _attend(
         token = tile * BLOCK_N + tl.arange(0, BLOCK_N)
         slot = pages.to(tl.int64) * PAGE_SIZE + token % PAGE_SIZE  # [BLOCK_N]; caches exceed 2^31 elements
         at = (slot * TOKEN)[:, None] + column[None, :]
-        if MASK == NO_MASK:
-            k = tl.load(k_cache + at)
-            v = tl.load(v_cache + at)
-        else:
-            used = (token < seq_len)[:, None]  # stale tokens may hold anything, NaN too
-            k = tl.load(k_cache + at, mask=used, other=0.0)
-            v = tl.load(v_cache + at, mask=used, other=0.0)
+        k = _load_tokens(k_cache, at, token, seq_len, column, MASK, HEAD_DIM, PADDED_DIM)
+        v = _load_tokens(v_cache, at, token, seq_len, column, MASK, HEAD_DIM, PADDED_DIM)
         pages = _load_pages(block_table_row, (tile + 1) * BLOCK_N, seq_len, PAGE_SIZE, BLOCK_N)
 
         scores = tl.dot(q, k.to(q.dtype).T) * scale_log2
@@ -370,11 +426,16 @@ def _attend(
 
 
 @triton.jit
-def _store_rows(out, lse, at, is_row, out_values, lse_values, HEAD_DIM: tl.constexpr):
+def _store_rows(out, lse, at, is_row, out_values, lse_values, HEAD_DIM: tl.constexpr, PADDED_DIM: tl.constexpr):
     """Rows `at` of [*, HEAD_DIM] and [*]."""
     tl.store(lse + at, lse_values, mask=is_row)
-    pointers = out + at[:, None] * HEAD_DIM + tl.arange(0, HEAD_DIM)[None, :]
-    tl.store(pointers, out_values.to(out.dtype.element_ty), mask=is_row[:, None])
+    column = tl.arange(0, PADDED_DIM)
+    pointers = out + at[:, None] * HEAD_DIM + column[None, :]
+    tl.store(
+        pointers,
+        out_values.to(out.dtype.element_ty),
+        mask=in_head(is_row[:, None], column[None, :], HEAD_DIM, PADDED_DIM),
+    )
 
 
 @triton.jit
@@ -395,6 +456,7 @@ def _attend_sequence(
     PAGE_SIZE: tl.constexpr,
     TOKEN: tl.constexpr,
     HEAD_DIM: tl.constexpr,
+    PADDED_DIM: tl.constexpr,
     BLOCK_H: tl.constexpr,
     BLOCK_N: tl.constexpr,
     LATE_SUM: tl.constexpr,
@@ -404,7 +466,7 @@ def _attend_sequence(
     """Attention over tiles [first, last) of a sequence: (out, lse in base 2); a row that sees nothing: 0 and -inf."""
     maximum = tl.full([BLOCK_H], float("-inf"), tl.float32)  # of the scores in base 2
     total = tl.zeros([BLOCK_H, BLOCK_N] if LATE_SUM else [BLOCK_H], tl.float32)
-    acc = tl.zeros([BLOCK_H, HEAD_DIM], tl.float32)
+    acc = tl.zeros([BLOCK_H, PADDED_DIM], tl.float32)
     if TREE or PEEL:
         seen_by_all = tl.minimum(tl.maximum(seq_len - SEQ_LEN_Q, 0) // BLOCK_N, last)
         maximum, total, acc = _attend(
@@ -426,6 +488,7 @@ def _attend_sequence(
             PAGE_SIZE,
             TOKEN,
             HEAD_DIM,
+            PADDED_DIM,
             BLOCK_N,
             LATE_SUM,
             STAGES,
@@ -450,6 +513,7 @@ def _attend_sequence(
         PAGE_SIZE,
         TOKEN,
         HEAD_DIM,
+        PADDED_DIM,
         BLOCK_N,
         LATE_SUM,
         STAGES,
@@ -507,6 +571,7 @@ def _decode(
     GROUP: tl.constexpr,
     SEQ_LEN_Q: tl.constexpr,
     HEAD_DIM: tl.constexpr,
+    PADDED_DIM: tl.constexpr,
     PAGE_SIZE: tl.constexpr,
     TREE: tl.constexpr,
     BATCH_BLOCK: tl.constexpr,
@@ -534,6 +599,7 @@ def _decode(
     part = tl.program_id(1)
     row = tl.program_id(0) % ROW_BLOCKS * BLOCK_H + tl.arange(0, BLOCK_H)
     is_row = row < ROWS
+    column = tl.arange(0, PADDED_DIM)
     part_start, part_end, sequence, start = _find_part(
         seq_lens, batch, part, SPLIT, BATCH_BLOCK, BLOCK_N, NUM_PARTS, MIN_TILES
     )
@@ -542,8 +608,10 @@ def _decode(
         end = start + tl.cdiv(seq_len, BLOCK_N)
         if (end > start) | (not SPLIT):
             at = out_row(sequence, kv_head, row, SEQ_LEN_Q, KV_HEADS, GROUP)
-            q_at = at[:, None] * HEAD_DIM + tl.arange(0, HEAD_DIM)[None, :]
-            rows = tl.load(q + q_at, mask=is_row[:, None], other=0.0).to(dtype)
+            q_at = at[:, None] * HEAD_DIM + column[None, :]
+            rows = tl.load(
+                q + q_at, mask=in_head(is_row[:, None], column[None, :], HEAD_DIM, PADDED_DIM), other=0.0
+            ).to(dtype)
             acc, row_lse = _attend_sequence(
                 rows,
                 k_cache + kv_head * HEAD_DIM,
@@ -561,6 +629,7 @@ def _decode(
                 PAGE_SIZE,
                 KV_HEADS * HEAD_DIM,
                 HEAD_DIM,
+                PADDED_DIM,
                 BLOCK_H,
                 BLOCK_N,
                 LATE_SUM,
@@ -568,12 +637,12 @@ def _decode(
                 STAGES,
             )
             if (start >= part_start) & (end <= part_end):
-                _store_rows(out, lse, at, is_row, acc, row_lse * LN_2, HEAD_DIM)
+                _store_rows(out, lse, at, is_row, acc, row_lse * LN_2, HEAD_DIM, PADDED_DIM)
             else:
                 # Slot 0 of a part: the sequence that it continues. Slot 1: the one that it begins and leaves open.
                 slot = part * 2 + (start >= part_start).to(tl.int32)
                 partial_at = (slot.to(tl.int64) * KV_HEADS + kv_head) * ROWS + row
-                _store_rows(partial_out, partial_lse, partial_at, is_row, acc, row_lse, HEAD_DIM)
+                _store_rows(partial_out, partial_lse, partial_at, is_row, acc, row_lse, HEAD_DIM, PADDED_DIM)
         start = end if SPLIT else part_end
         sequence += 1
 
@@ -605,6 +674,7 @@ def run(inputs: Inputs, state: SplitKVPlan) -> Outputs:
         inputs["block_table"].shape[1],
         problem.softmax_scale * problem.k_scale * LOG2_E,
         problem.v_scale,
+        PADDED_DIM=padded_head_dim(problem),
         PAGE_SIZE=problem.page_size,
         TREE=is_tree,
         BLOCK_H=state.block_h,
@@ -625,7 +695,7 @@ def run(inputs: Inputs, state: SplitKVPlan) -> Outputs:
     )
     if state.split:
         all_rows = num_kv_heads * rows
-        combine[(batch, triton.cdiv(all_rows, state.combine_rows), head_dim // state.combine_columns)](
+        combine[(batch, triton.cdiv(all_rows, state.combine_rows), triton.cdiv(head_dim, state.combine_columns))](
             seq_lens,
             out,
             lse,
@@ -653,8 +723,8 @@ def run(inputs: Inputs, state: SplitKVPlan) -> Outputs:
 def supports(problem: Problem, device: Device) -> str | None:
     """None, or the limit that this problem is past."""
     assert isinstance(problem, PagedDecode)
-    if problem.head_dim not in (16, 32, 64, 128, 256):
-        return f"it takes head dimensions of 16, 32, 64, 128 and 256; these have {problem.head_dim}"
+    if problem.head_dim > MOST_HEAD_DIM:
+        return f"it takes head dimensions of up to {MOST_HEAD_DIM}; these have {problem.head_dim}"
     return None
 
 
