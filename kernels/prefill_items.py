@@ -85,7 +85,7 @@ class HopperPlan:
     """Another kernel's plan for Triton's interpreter, which runs no Gluon."""
 
 
-def supports(problem: Problem, device: Device) -> str | None:
+def for_hopper(problem: Problem, device: Device) -> str | None:
     """None, or the limit that this device is past."""
     return None if device.arch == "sm_90" else f"it is written for sm_90; this is {device.arch}"
 

@@ -18,6 +18,7 @@ from ._decode_problem import PagedDecode
 
 if TYPE_CHECKING:
     from ..device import Device
+    from ._prefill_problem import AttentionPrefill
 
 WORKSPACE_BYTES = 256 << 20
 """Twice what FlashInfer's documentation recommends: 128 MB are too few for 1024 rows of 128 in many parts."""
@@ -33,7 +34,7 @@ class Plan:
     wrapper: Any
 
 
-def head_dim_unsupported(problem: PagedDecode) -> str | None:
+def head_dim_unsupported(problem: PagedDecode | AttentionPrefill) -> str | None:
     """None, or which head dimensions the kernels would want."""
     if problem.head_dim not in HEAD_DIMS:
         return (

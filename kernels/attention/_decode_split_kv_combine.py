@@ -9,6 +9,7 @@ import triton.language as tl
 from triton.language.extra.cuda import gdc_wait
 
 from ._decode_split_kv_shares import part_size, tiles_of_sequences
+from ._in_head import in_head
 
 LN_2 = tl.constexpr(math.log(2))
 
@@ -18,15 +19,6 @@ def out_row(sequence, kv_head, row, SEQ_LEN_Q: tl.constexpr, KV_HEADS: tl.conste
     """Where row (query, head of the group) of a KV head stands among [batch, SEQ_LEN_Q, KV_HEADS * GROUP]."""
     query, head = row // GROUP, kv_head * GROUP + row % GROUP
     return (sequence.to(tl.int64) * SEQ_LEN_Q + query) * (KV_HEADS * GROUP) + head
-
-
-@triton.jit
-def in_head(is_row, column, HEAD_DIM: tl.constexpr, COLUMNS: tl.constexpr):
-    """The mask `is_row`, [.., 1], for COLUMNS of a head: a power of two, of which it may have fewer."""
-    mask = is_row
-    if HEAD_DIM % COLUMNS != 0:
-        mask = is_row & (column < HEAD_DIM)
-    return mask
 
 
 @triton.jit

@@ -185,7 +185,8 @@ def choose_tile(problem: PagedDecode, device: Device) -> Tile:
     if device.kind == "hip":
         return _tile_amd(rows, device)
     if device.kind == "cuda" and device.shared_memory_bytes < 155 * 1024:  # sm_86, sm_89, sm_120
-        return Tile(16 if rows <= 16 else 64, 32, num_warps=4, num_stages=3)
+        num_warps = 8 if rows > 16 and problem.head_dim > 128 else 4
+        return Tile(16 if rows <= 16 else 64, 32, num_warps, num_stages=3)
     if rows <= 16 and device.shared_memory_bytes >= 200 * 1024 and not problem.is_fp8 and problem.head_dim <= 128:
         return _tile_few_rows(problem, device)
     if rows <= 32:

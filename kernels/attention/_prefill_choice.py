@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..device import Device
 from .problem import AttentionPrefill
@@ -41,7 +41,29 @@ def facts(problem: AttentionPrefill) -> dict[str, int]:
 
 def choice_for(problem: AttentionPrefill, device: Device) -> Tile:
     """What was chosen by hand: the largest tiles whose compiled code spills no register; timed on an H200 only."""
-    is_wide = problem.head_dim == 128
+    tile = _tile_wide(device) if problem.head_dim > 128 else _tile(problem, device)
+    # Few queries, or few blocks of them: smaller blocks waste fewer rows, and use more of the device.
+    blocks = problem.batch * -(-problem.seq_len_q // tile.block_m) * problem.num_heads
+    if tile.block_m > 64 and (problem.seq_len_q <= 64 or 2 * blocks <= device.num_sms):
+        tile = replace(tile, block_m=64, num_warps=max(4, tile.num_warps // 2))
+    return replace(tile, tma=tile.tma and padded_head_dim(problem) == problem.head_dim)
+
+
+def _tile_wide(device: Device) -> Tile:
+    """Heads above 128, in 256 columns."""
+    if device.kind == "hip":
+        if device.warp_size == 32:  # RDNA
+            return Tile(32, 32, num_warps=4, num_stages=1)
+        return Tile(64, 32, num_warps=4, num_stages=1, kv_heads_fastest=True, waves_per_eu=1)
+    if device.kind == "cpu":
+        return Tile(16, 16, num_warps=4, num_stages=1)
+    if device.compute_capability in (90, 100, 103):
+        return Tile(128, 64, num_warps=8, num_stages=2, tma=True)
+    return Tile(64, 32, num_warps=8, num_stages=2)
+
+
+def _tile(problem: AttentionPrefill, device: Device) -> Tile:
+    is_wide = problem.head_dim > 64
     if device.kind == "hip":
         return _tile_amd(is_wide, device)
     if device.kind == "cpu":
@@ -53,6 +75,11 @@ def choice_for(problem: AttentionPrefill, device: Device) -> Tile:
     if device.shared_memory_bytes < 155 * 1024:  # sm_86, sm_89, sm_120
         return Tile(128, 32 if is_wide else 64, num_warps=8 if is_wide else 4, num_stages=2)
     return Tile(128, 32 if is_wide and problem.window else 64, num_warps=8, num_stages=3)
+
+
+def padded_head_dim(problem: AttentionPrefill) -> int:
+    """Columns of a tile: a power of two."""
+    return 1 << (problem.head_dim - 1).bit_length()
 
 
 def heads_that_fit(problem: AttentionPrefill, tile: Tile) -> int:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from ._decode_flashinfer import head_dim_unsupported
 from ._prefill_problem import AttentionPrefill
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def unsupported(problem: AttentionPrefill, device: Device, backend: str) -> str 
         return f"FlashInfer fa2 wants an NVIDIA GPU of compute capability 8.0 or more; this is {device.arch}"
     if problem.sees_nothing:
         return "FlashInfer states no result for queries that see no key"
-    return None
+    return head_dim_unsupported(problem)
 
 
 def unsupported_single(problem: AttentionPrefill, device: Device, backend: str) -> str | None:

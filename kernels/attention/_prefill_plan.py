@@ -10,7 +10,7 @@ import torch
 from ..device import Device
 from ..lengths import planned_lengths
 from ..problem import Inputs, Problem
-from ._prefill_choice import Tile, choice_for, heads_that_fit
+from ._prefill_choice import Tile, choice_for, heads_that_fit, padded_head_dim
 from .problem import AttentionPrefill
 
 
@@ -22,6 +22,8 @@ class PrefillPlan:
     causal: bool
     window: int
     return_lse: bool
+    padded_dim: int
+    """Columns of a tile: a power of two."""
     blocks: torch.Tensor
     """[blocks of queries, 2] int32: sequence, and which block of it; the heaviest first."""
     block_m: int
@@ -51,6 +53,7 @@ def plan_from(problem: AttentionPrefill, tile: Tile, device: Device, plan_inputs
         causal=problem.causal,
         window=problem.window,
         return_lse=problem.return_lse,
+        padded_dim=padded_head_dim(problem),
         blocks=blocks.to(plan_inputs["cu_seqlens_q"].device),
         block_m=tile.block_m,
         block_n=tile.block_n,

@@ -41,7 +41,8 @@ if TYPE_CHECKING:
 SCALE_64 = 1 / math.sqrt(64)
 SCALE_128 = 1 / math.sqrt(128)
 LENGTHS = ("equal", "uniform", "empties")
-HEAD_DIMS = (64, 128)
+HEAD_DIMS = range(16, 257, 8)
+"""What tensor cores take, in rows of whole 16 bytes."""
 UNIT_ROUNDOFF = {"bfloat16": 2.0**-8, "float16": 2.0**-11}
 
 
@@ -85,7 +86,10 @@ class AttentionPrefill(Problem):
                 f"({self.num_kv_heads})."
             )
         if self.head_dim not in HEAD_DIMS:
-            raise ValueError(f"AttentionPrefill.head_dim is {self.head_dim}; it must be 64 or 128.")
+            raise ValueError(
+                f"AttentionPrefill.head_dim is {self.head_dim}; it must be a multiple of {HEAD_DIMS.step} from "
+                f"{HEAD_DIMS[0]} to {HEAD_DIMS[-1]}."
+            )
         if self.window and not self.causal:
             raise ValueError(f"AttentionPrefill.window is {self.window}, which wants causal=True.")
         if self.softmax_scale <= 0:
@@ -279,6 +283,7 @@ HARD_CASES: tuple[AttentionPrefill, ...] = (
     _square(3, 70, 2, 2, lengths="empties", causal=False, return_lse=True),
     _square(3, 150, 6, 2, lengths="uniform", window=33, return_lse=True),
     AttentionPrefill(2, 19, 131, 3, 3, dtype="float16", softmax_scale=0.3),
+    AttentionPrefill(2, 21, 45, 6, 2, 80, lengths="uniform", return_lse=True),
     AttentionPrefill(
         4, 40, 130, 4, 1, 64, window=5, lengths="40x9+7x130+1x65+1x1", softmax_scale=SCALE_64, return_lse=True
     ),

@@ -39,7 +39,7 @@ def problems(device: Device, tiny: bool) -> Any:
         num_kv_heads=st.sampled_from((1, 2, 3) if tiny else (1, 2, 3, 5, 8)),
         group=st.sampled_from((1, 2) if tiny else (1, 2, 3, 8)),
         mask=st.sampled_from((0, -1, 1, 5, 17, 64)),
-        head_dim=st.sampled_from((64, 128)),
+        head_dim=st.sampled_from((16, 24, 64) if tiny else (64, 80, 128, 256)),
         lengths=st.sampled_from(LENGTHS),
         dtype=st.sampled_from(("bfloat16", "float16")),
         softmax_scale=st.sampled_from((SCALE_64, SCALE_128, 0.2)),

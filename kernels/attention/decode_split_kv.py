@@ -30,9 +30,10 @@ from triton.language.extra.cuda import gdc_launch_dependents
 from ..device import Device
 from ..kernel import Kernel, Origin
 from ..problem import Inputs, Outputs, Problem
-from ._decode_split_kv_combine import LN_2, combine, in_head, out_row
+from ._decode_split_kv_combine import LN_2, combine, out_row
 from ._decode_split_kv_plan import SplitKVPlan, padded_head_dim, plan
 from ._decode_split_kv_shares import part_size, tiles_of_sequences
+from ._in_head import in_head
 from .problem import PagedDecode
 
 LOG2_E = math.log2(math.e)

@@ -5,11 +5,21 @@ from __future__ import annotations
 from ..device import Device
 from ..kernel import Kernel, Origin
 from ..lengths import planned_lengths
-from ..prefill_items import HopperPlan, heads_at_once, launch, supports, table
+from ..prefill_items import HopperPlan, for_hopper, heads_at_once, launch, table
 from ..problem import Inputs, Outputs, Problem
 from ._prefill_hopper_choice import Schedule, choice_for
 from .prefill_triton_flash import KERNEL as FALLBACK
 from .problem import AttentionPrefill
+
+HEAD_DIMS = (64, 128)
+
+
+def supports(problem: Problem, device: Device) -> str | None:
+    """None, or the limit that this problem or device is past."""
+    assert isinstance(problem, AttentionPrefill)
+    if problem.head_dim not in HEAD_DIMS:
+        return f"its TMA tiles are whole heads of 64 or 128 columns; these have {problem.head_dim}"
+    return for_hopper(problem, device)
 
 
 def plan(problem: Problem, plan_inputs: Inputs, device: Device) -> HopperPlan:

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from ..device import Device
     from ._prefill_problem import AttentionPrefill
 
+MOST_HEAD_DIM = 128
+
 
 def supports(problem: AttentionPrefill, device: Device) -> str | None:
     """None, or the limit that this problem or device is past."""
@@ -25,6 +27,8 @@ def supports(problem: AttentionPrefill, device: Device) -> str | None:
         return "SDPA's own causal mask has no window and is aligned to the top left; any other is a tensor to add"
     if problem.sees_nothing:
         return "cuDNN SDPA defines no output for queries that see no key"
+    if problem.head_dim > MOST_HEAD_DIM:
+        return f"cuDNN SDPA takes head dimensions of up to {MOST_HEAD_DIM}; these have {problem.head_dim}"
     return _prefill_sdpa.without_lse(problem)
 
 

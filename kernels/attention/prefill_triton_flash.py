@@ -11,7 +11,7 @@ groups, one after the other, so that the keys and values of those at work stay i
 
 From sm_90 tiles are copied by TMA: k and v are seen as [total_kv, num_kv_heads * head_dim], and a tile that reaches
 past its sequence's end holds the next one's rows, which the mask hides, or zeros past the last. Elsewhere rows past
-the end are not loaded.
+the end are not loaded, nor columns past a head's own: tiles have powers of two, and TMA is for heads that have one.
 
 FlashAttention-2: arXiv 2307.08691; FlashAttention-3: arXiv 2407.08608.
 """
@@ -27,6 +27,7 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 
 from ..kernel import Kernel, Origin
 from ..problem import Inputs, Outputs
+from ._in_head import in_head
 from ._prefill_plan import PrefillPlan, plan
 
 LOG2_E = math.log2(math.e)
@@ -36,31 +37,37 @@ LN_2 = tl.constexpr(math.log(2))
 @triton.jit
 def _load_tile(
     tensor, stride, first_row, end_row, column,
-    BLOCK_N: tl.constexpr, HEAD_DIM: tl.constexpr, TMA: tl.constexpr, IN_BOUNDS: tl.constexpr,
+    BLOCK_N: tl.constexpr, HEAD_DIM: tl.constexpr, PADDED_DIM: tl.constexpr, TMA: tl.constexpr,
+    IN_BOUNDS: tl.constexpr,
 ):  # fmt: skip
-    """[BLOCK_N, HEAD_DIM] of k or v from row `first_row`: a descriptor with TMA, else a pointer."""
+    """[BLOCK_N, PADDED_DIM] of k or v from row `first_row`: a descriptor with TMA, else a pointer. Zeros past the end,
+    without TMA, and past the head's columns."""
     if TMA:
         tile = tensor.load([first_row, column])
     else:
         row = first_row + tl.arange(0, BLOCK_N)
-        pointers = tensor + row.to(tl.int64)[:, None] * stride + column + tl.arange(0, HEAD_DIM)[None, :]
-        if IN_BOUNDS:
+        own_column = tl.arange(0, PADDED_DIM)
+        pointers = tensor + row.to(tl.int64)[:, None] * stride + column + own_column[None, :]
+        if IN_BOUNDS and PADDED_DIM == HEAD_DIM:
             tile = tl.load(pointers)
+        elif IN_BOUNDS:
+            tile = tl.load(pointers, mask=(own_column < HEAD_DIM)[None, :], other=0.0)
         else:
-            tile = tl.load(pointers, mask=(row < end_row)[:, None], other=0.0)
+            used = in_head((row < end_row)[:, None], own_column[None, :], HEAD_DIM, PADDED_DIM)
+            tile = tl.load(pointers, mask=used, other=0.0)
     return tile
 
 
 @triton.jit
 def _attend(
     acc, total, maximum, q_block, k, v, stride_kv, column, first_row, position, num_keys, first_key, end_key,
-    scale_log2, BLOCK_N: tl.constexpr, HEAD_DIM: tl.constexpr, CAUSAL: tl.constexpr, WINDOW: tl.constexpr,
-    MASKED: tl.constexpr, TMA: tl.constexpr, STAGES: tl.constexpr,
+    scale_log2, BLOCK_N: tl.constexpr, HEAD_DIM: tl.constexpr, PADDED_DIM: tl.constexpr, CAUSAL: tl.constexpr,
+    WINDOW: tl.constexpr, MASKED: tl.constexpr, TMA: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
-    """One loop over keys [first_key, end_key): unscaled output [BLOCK_M, HEAD_DIM], sum and maximum [BLOCK_M]."""
+    """One loop over keys [first_key, end_key): unscaled output [BLOCK_M, PADDED_DIM], sum and maximum [BLOCK_M]."""
     for key in tl.range(first_key, end_key, BLOCK_N, num_stages=STAGES):
         row, end_row = first_row + key, first_row + num_keys
-        k_tile = _load_tile(k, stride_kv, row, end_row, column, BLOCK_N, HEAD_DIM, TMA, not MASKED)
+        k_tile = _load_tile(k, stride_kv, row, end_row, column, BLOCK_N, HEAD_DIM, PADDED_DIM, TMA, not MASKED)
         scores = tl.dot(q_block, k_tile.T)
         if MASKED:
             keys = key + tl.arange(0, BLOCK_N)[None, :]
@@ -77,7 +84,7 @@ def _attend(
         probabilities = tl.exp2(scores * scale_log2 - shift[:, None])
         decay = tl.exp2(maximum - shift)
         total = total * decay + tl.sum(probabilities, 1)
-        v_tile = _load_tile(v, stride_kv, row, end_row, column, BLOCK_N, HEAD_DIM, TMA, not MASKED)
+        v_tile = _load_tile(v, stride_kv, row, end_row, column, BLOCK_N, HEAD_DIM, PADDED_DIM, TMA, not MASKED)
         acc = tl.dot(probabilities.to(v_tile.dtype), v_tile, acc=acc * decay[:, None])
         maximum = new_maximum
     return acc, total, maximum
@@ -130,8 +137,8 @@ def find_tiles(
 @triton.jit
 def _prefill(
     q, k, v, blocks, cu_seqlens_q, cu_seqlens_kv, out, lse, scale_log2,
-    NUM_HEADS: tl.constexpr, NUM_KV_HEADS: tl.constexpr, HEAD_DIM: tl.constexpr, CAUSAL: tl.constexpr,
-    WINDOW: tl.constexpr, RETURN_LSE: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
+    NUM_HEADS: tl.constexpr, NUM_KV_HEADS: tl.constexpr, HEAD_DIM: tl.constexpr, PADDED_DIM: tl.constexpr,
+    CAUSAL: tl.constexpr, WINDOW: tl.constexpr, RETURN_LSE: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
     STAGES: tl.constexpr, TMA: tl.constexpr, KV_HEADS_FASTEST: tl.constexpr, HEADS_AT_ONCE: tl.constexpr,
 ):  # fmt: skip
     """Program (h, i, g): head h of group g of heads, queries of block i of the list."""
@@ -141,34 +148,36 @@ def _prefill(
     query = first_query + tl.arange(0, BLOCK_M)
     is_query = query < num_queries
     q_row = (first_q + query).to(tl.int64) * NUM_HEADS + head
-    at = q_row[:, None] * HEAD_DIM + tl.arange(0, HEAD_DIM)[None, :]
-    q_block = tl.load(q + at, mask=is_query[:, None], other=0.0)
+    own_column = tl.arange(0, PADDED_DIM)
+    at = q_row[:, None] * HEAD_DIM + own_column[None, :]
+    used = in_head(is_query[:, None], own_column[None, :], HEAD_DIM, PADDED_DIM)
+    q_block = tl.load(q + at, mask=used, other=0.0)
     first_position = num_keys - num_queries + first_query
     position = tl.minimum(first_position + tl.arange(0, BLOCK_M), num_keys - 1)  # past the last query: any row
     column = (head // (NUM_HEADS // NUM_KV_HEADS)) * HEAD_DIM
     start, whole_start, whole_end, end = find_tiles(first_position, num_keys, BLOCK_M, BLOCK_N, CAUSAL, WINDOW)
 
-    acc = tl.zeros([BLOCK_M, HEAD_DIM], tl.float32)
+    acc = tl.zeros([BLOCK_M, PADDED_DIM], tl.float32)
     total = tl.zeros([BLOCK_M], tl.float32)
     maximum = tl.full([BLOCK_M], float("-inf"), tl.float32)
     stride_kv: tl.constexpr = NUM_KV_HEADS * HEAD_DIM
     if WINDOW > 0:
         acc, total, maximum = _attend(
             acc, total, maximum, q_block, k, v, stride_kv, column, first_kv, position, num_keys, start, whole_start,
-            scale_log2, BLOCK_N, HEAD_DIM, CAUSAL, WINDOW, True, TMA, STAGES,
+            scale_log2, BLOCK_N, HEAD_DIM, PADDED_DIM, CAUSAL, WINDOW, True, TMA, STAGES,
         )  # fmt: skip
     acc, total, maximum = _attend(
         acc, total, maximum, q_block, k, v, stride_kv, column, first_kv, position, num_keys, whole_start, whole_end,
-        scale_log2, BLOCK_N, HEAD_DIM, CAUSAL, WINDOW, False, TMA, STAGES,
+        scale_log2, BLOCK_N, HEAD_DIM, PADDED_DIM, CAUSAL, WINDOW, False, TMA, STAGES,
     )  # fmt: skip
     acc, total, maximum = _attend(
         acc, total, maximum, q_block, k, v, stride_kv, column, first_kv, position, num_keys, whole_end, end,
-        scale_log2, BLOCK_N, HEAD_DIM, CAUSAL, WINDOW, True, TMA, STAGES,
+        scale_log2, BLOCK_N, HEAD_DIM, PADDED_DIM, CAUSAL, WINDOW, True, TMA, STAGES,
     )  # fmt: skip
 
     seen = total > 0
     acc *= tl.where(seen, 1.0 / tl.where(seen, total, 1.0), 0.0)[:, None]
-    tl.store(out + at, acc.to(out.dtype.element_ty), mask=is_query[:, None])
+    tl.store(out + at, acc.to(out.dtype.element_ty), mask=used)
     if RETURN_LSE:
         row_lse = tl.where(seen, (maximum + tl.log2(tl.where(seen, total, 1.0))) * LN_2, float("-inf"))
         tl.store(lse + q_row, row_lse, mask=is_query)
@@ -187,7 +196,7 @@ def run(inputs: Inputs, state: PrefillPlan) -> Outputs:
         q, k, v, state.blocks, inputs["cu_seqlens_q"], inputs["cu_seqlens_kv"],
         out, outputs.get("lse", out), state.softmax_scale * LOG2_E,
         NUM_HEADS=q.shape[1], NUM_KV_HEADS=inputs["k"].shape[1], HEAD_DIM=q.shape[2],
-        CAUSAL=state.causal, WINDOW=state.window, RETURN_LSE=state.return_lse,
+        PADDED_DIM=state.padded_dim, CAUSAL=state.causal, WINDOW=state.window, RETURN_LSE=state.return_lse,
         BLOCK_M=state.block_m, BLOCK_N=state.block_n, STAGES=state.num_stages, TMA=state.tma,
         KV_HEADS_FASTEST=state.kv_heads_fastest, HEADS_AT_ONCE=state.heads_at_once,
         num_warps=state.num_warps, **state.backend_options,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from ..kernel import Kernel, Origin
 from ..lengths import planned_lengths
-from ..prefill_items import HopperPlan, heads_at_once, launch, supports, table
+from ..prefill_items import HopperPlan, for_hopper, heads_at_once, launch, table
 from ..problem import Inputs, Outputs
 from ._dims import QK_HEAD_DIM, QK_ROPE_HEAD_DIM, V_HEAD_DIM
 from ._prefill_plan import plan as plan_fallback
@@ -45,7 +45,7 @@ def run(inputs: Inputs, state: HopperPlan) -> Outputs:
 KERNEL = Kernel(
     origin=Origin.HAND,
     tasks=("prefill",),
-    supports=supports,
+    supports=for_hopper,
     run=run,
     plan=plan,
     requires=("triton",),

@@ -14,7 +14,7 @@ torch = pytest.importorskip("torch")
 from hypothesis import given, settings  # noqa: E402 - after the skip
 from hypothesis import strategies as st  # noqa: E402
 
-from kernels.attention import _prefill_plan, prefill_torch_compile  # noqa: E402
+from kernels.attention import _prefill_choice, _prefill_plan, prefill_torch_compile  # noqa: E402
 from kernels.attention._prefill_problem import HARD_CASES, PROBLEMS, AttentionPrefill  # noqa: E402
 from kernels.attention._prefill_properties import PROPERTIES  # noqa: E402
 from kernels.attention.prefill_reference import prefill  # noqa: E402
@@ -27,6 +27,8 @@ pytestmark = pytest.mark.side_by_side
 
 CPU = Device("cpu", "x86_64", 2, 0, 1, None)
 H200 = Device("cuda", "sm_90", 132, 232448, 32, "float8_e4m3fn")
+MI300X = Device("hip", "gfx942", 304, 65536, 64, "float8_e4m3fnuz")
+L40S = Device("cuda", "sm_89", 142, 101376, 32, "float8_e4m3fn")
 SUITE = PROPERTIES["prefill"]
 TIGHT = Tolerance(rtol=1e-4, atol=1e-4, relative_rms=1e-4)
 CASE = AttentionPrefill(3, 50, 75, 6, 3, head_dim=64, window=33, lengths="uniform", return_lse=True)
@@ -109,7 +111,7 @@ def test_lengths_are_the_same_in_every_launch_and_named_ones_are_read() -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"num_heads": 7}, {"head_dim": 96}, {"causal": False}, {"softmax_scale": 0.0}, {"lengths": "5x9"}],
+    [{"num_heads": 7}, {"head_dim": 100}, {"causal": False}, {"softmax_scale": 0.0}, {"lengths": "5x9"}],
     ids=lambda fields: next(iter(fields)),
 )
 def test_a_problem_that_means_nothing_is_refused(wrong: dict[str, Any]) -> None:
@@ -250,6 +252,21 @@ def test_tiles_without_a_mask_are_seen_whole(window: int, num_queries: int, monk
                 assert is_walked or not any(seen_by), (tiles, key)
                 if whole_start <= key < whole_end:
                     assert all(seen_by), (tiles, key)
+
+
+@pytest.mark.parametrize("device", [H200, MI300X, L40S], ids=lambda device: device.arch)
+@pytest.mark.parametrize("head_dim", [80, 128, 192, 256])
+def test_few_queries_have_small_blocks_and_wide_heads_fit(head_dim: int, device: Device) -> None:
+    long = AttentionPrefill(1, 4096, 8192, 32, 8, head_dim)
+    chunk, few = replace(long, seq_len_q=512, num_heads=8, num_kv_heads=1), replace(long, batch=64, seq_len_q=7)
+    tiles = [_prefill_choice.choice_for(problem, device) for problem in (long, chunk, few)]
+    assert [tile.block_m for tile in tiles[1:]] == [64, 64]
+    for tile in tiles:
+        padded = _prefill_choice.padded_head_dim(long)
+        rows_held = tile.block_m if device.kind == "cuda" else 0  # AMD's q stays in registers
+        buffers = tile.num_stages if device.compute_capability == 90 else max(1, tile.num_stages - 1)
+        assert (rows_held + 2 * buffers * tile.block_n) * padded * 2 <= device.shared_memory_bytes
+        assert not tile.tma or padded == head_dim
 
 
 def test_naive_scores_are_refused_where_they_do_not_fit() -> None:

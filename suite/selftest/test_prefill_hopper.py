@@ -314,3 +314,5 @@ def test_the_table_holds_every_item_once_and_shares_them_out_evenly(kv_heads_at_
 def test_other_architectures_are_refused() -> None:
     assert "sm_90" in (prefill_gluon_hopper.KERNEL.supports(PROBLEMS[0], replace(H200, arch="sm_100")) or "")
     assert prefill_gluon_hopper.KERNEL.supports(PROBLEMS[0], H200) is None
+    wide = replace(PROBLEMS[0], head_dim=96)
+    assert "these have 96" in (prefill_gluon_hopper.KERNEL.supports(wide, H200) or "")

@@ -53,6 +53,15 @@ def part_size(total_tiles, NUM_PARTS: tl.constexpr, MIN_TILES: tl.constexpr):
     return tl.maximum(tl.cdiv(total_tiles, NUM_PARTS), MIN_TILES)
 
 
+@triton.jit
+def in_head(is_row, column, HEAD_DIM: tl.constexpr, COLUMNS: tl.constexpr):
+    """The mask `is_row`, [.., 1], for COLUMNS of a head: a power of two, of which it may have fewer."""
+    mask = is_row
+    if HEAD_DIM % COLUMNS != 0:
+        mask = is_row & (column < HEAD_DIM)
+    return mask
+
+
 LN_2 = tl.constexpr(math.log(2))
 
 
@@ -61,15 +70,6 @@ def out_row(sequence, kv_head, row, SEQ_LEN_Q: tl.constexpr, KV_HEADS: tl.conste
     """Where row (query, head of the group) of a KV head stands among [batch, SEQ_LEN_Q, KV_HEADS * GROUP]."""
     query, head = row // GROUP, kv_head * GROUP + row % GROUP
     return (sequence.to(tl.int64) * SEQ_LEN_Q + query) * (KV_HEADS * GROUP) + head
-
-
-@triton.jit
-def in_head(is_row, column, HEAD_DIM: tl.constexpr, COLUMNS: tl.constexpr):
-    """The mask `is_row`, [.., 1], for COLUMNS of a head: a power of two, of which it may have fewer."""
-    mask = is_row
-    if HEAD_DIM % COLUMNS != 0:
-        mask = is_row & (column < HEAD_DIM)
-    return mask
 
 
 @triton.jit

@@ -623,7 +623,7 @@ class HopperPlan:
     """Another kernel's plan for Triton's interpreter, which runs no Gluon."""
 
 
-def supports(problem: Problem, device: Device) -> str | None:
+def for_hopper(problem: Problem) -> str | None:
     """None, or the limit that this device is past."""
     return None
 
@@ -794,6 +794,17 @@ def choice_for(problem: AttentionPrefill) -> Schedule:
     """The choice of the table's first row that matches."""
     found = facts(problem)
     return next(chosen for when, chosen in _table() if _matches(when, found))
+
+
+HEAD_DIMS = (64, 128)
+
+
+def supports(problem: Problem, device: Device) -> str | None:
+    """None, or the limit that this problem or device is past."""
+    assert isinstance(problem, AttentionPrefill)
+    if problem.head_dim not in HEAD_DIMS:
+        return f"its TMA tiles are whole heads of 64 or 128 columns; these have {problem.head_dim}"
+    return for_hopper(problem)
 
 
 def plan(problem: Problem, plan_inputs: Inputs, device: Device) -> HopperPlan:
