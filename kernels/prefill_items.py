@@ -167,6 +167,11 @@ def launch(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, plan: HopperPlan) 
     outputs = {"out": out}
     if plan.return_lse:
         outputs["lse"] = q.new_empty(q.shape[:2], dtype=torch.float32)
+    if len(q) == 0 or len(k) == 0:  # TMA describes no empty tensor
+        out.zero_()
+        if plan.return_lse:
+            outputs["lse"].fill_(-math.inf)
+        return outputs
     q_main, k_main = _descriptor(q, 64, head_dim), _descriptor(k, plan.block_n, head_dim)
     q_rope = q_main
     k_rope = k_main

@@ -14,6 +14,7 @@ torch = pytest.importorskip("torch")
 from hypothesis import given, settings  # noqa: E402 - after the skip
 from hypothesis import strategies as st  # noqa: E402
 
+from kernels import prefill_items  # noqa: E402
 from kernels.attention import _prefill_choice, _prefill_plan, prefill_torch_compile  # noqa: E402
 from kernels.attention._prefill_problem import HARD_CASES, PROBLEMS, AttentionPrefill  # noqa: E402
 from kernels.attention._prefill_properties import PROPERTIES  # noqa: E402
@@ -267,6 +268,23 @@ def test_few_queries_have_small_blocks_and_wide_heads_fit(head_dim: int, device:
         buffers = tile.num_stages if device.compute_capability == 90 else max(1, tile.num_stages - 1)
         assert (rows_held + 2 * buffers * tile.block_n) * padded * 2 <= device.shared_memory_bytes
         assert not tile.tma or padded == head_dim
+
+
+@pytest.mark.parametrize("lengths", ["5x0+3x0", "0x5+0x2"])
+def test_sequences_without_a_key_or_a_query_are_no_launch_with_tma(lengths: str) -> None:
+    """TMA describes no empty tensor; the plans of both kernels know."""
+    from kernels.attention import prefill_gluon_hopper
+
+    problem = AttentionPrefill(2, 5, 5, 2, 1, lengths=lengths, return_lse=True)
+    inputs = problem.make_inputs(0, "cpu")
+    tables = {name: inputs[name] for name in problem.plan_inputs}
+    plan = prefill_gluon_hopper.plan(problem, tables, H200)
+    outputs = prefill_items.launch(inputs["q"], inputs["k"], inputs["v"], plan)
+    shapes = {name: spec.shape for name, spec in problem.output_specs().items()}
+    assert {name: tuple(value.shape) for name, value in outputs.items()} == shapes
+    assert not outputs["out"].any()
+    assert bool((outputs["lse"] == float("-inf")).all())
+    assert _prefill_plan.plan(problem, tables, H200).tma == (len(inputs["k"]) > 0)
 
 
 def test_naive_scores_are_refused_where_they_do_not_fit() -> None:

@@ -711,6 +711,11 @@ def launch(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, plan: HopperPlan) 
     outputs = {"out": out}
     if plan.return_lse:
         outputs["lse"] = q.new_empty(q.shape[:2], dtype=torch.float32)
+    if len(q) == 0 or len(k) == 0:  # TMA describes no empty tensor
+        out.zero_()
+        if plan.return_lse:
+            outputs["lse"].fill_(-math.inf)
+        return outputs
     q_main, k_main = _descriptor(q, 64, head_dim), _descriptor(k, 128, head_dim)
     num_turns, programs, _ = plan.items.shape
     prefill_hopper[(programs,)](
