@@ -59,15 +59,19 @@ def plan(problem: Problem, plan_inputs: Inputs, device: Device) -> PrefillPlan:
 
 def _tile(problem: MLAPrefill, device: Device) -> tuple[int, int, int, int]:
     """(block_m, block_n, num_warps, num_stages): the largest tiles that fit and whose compiled code does not spill."""
-    most_queries = max(16, 1 << math.ceil(math.log2(problem.seq_len_q)))
+    most_queries = max(16, 1 << (problem.seq_len_q - 1).bit_length())
     if device.kind == "cpu":  # Triton's interpreter: few steps
         return min(most_queries, 64), 64, 4, 1
+    blocks = problem.batch * math.ceil(problem.seq_len_q / 128) * problem.num_heads
+    if 2 * blocks <= device.num_sms:  # smaller ones use more of the device
+        most_queries = min(most_queries, 64)
+    num_warps = 8 if most_queries > 64 else 4  # two of Hopper's warpgroups would compute the same 64 rows
     if device.kind == "hip":
         if device.warp_size == 32:  # RDNA
             return min(most_queries, 64), 16, 8, 1
-        return min(most_queries, 128), 64 if device.shared_memory_bytes > 64 * 1024 else 32, 8, 2
+        return min(most_queries, 128), 64 if device.shared_memory_bytes > 64 * 1024 else 32, num_warps, 2
     if device.kind == "cuda" and device.shared_memory_bytes < 155 * 1024:  # sm_86, sm_89, sm_120
         return min(most_queries, 64), 32, 4, 2
     if device.compute_capability >= 90:  # H200, tuning, 8192 tokens of 128 heads: 5804 us, with two stages 7034
-        return min(most_queries, 128), 64, 8, 3
-    return min(most_queries, 128), 32, 8, 2
+        return min(most_queries, 128), 64, num_warps, 3
+    return min(most_queries, 128), 32, num_warps, 2

@@ -48,6 +48,19 @@ def rejected(problem: Problem, expected: Outputs, actual: Outputs) -> bool:
 # Prefill.
 
 
+@pytest.mark.parametrize("device", DEVICES, ids=lambda device: device.arch)
+def test_blocks_of_queries_suit_their_number(device: Device) -> None:
+    long = MLAPrefill(1, 8192, 8192, 16)
+    chunk, few = replace(long, seq_len_q=512, num_heads=4), replace(long, batch=64, seq_len_q=33, seq_len_kv=33)
+    plans = [_prefill_plan.plan(problem, {}, device) for problem in (long, chunk, few)]
+    assert plans[0].block_m >= plans[1].block_m
+    assert max(plan.block_m for plan in plans[1:]) <= 64
+    if device.warp_size > 1 and device.arch != "gfx1201":
+        assert {plan.num_warps for plan in plans[1:]} == {4}
+    for problem, plan in zip((long, chunk, few), plans, strict=True):
+        assert plan.num_tiles >= problem.batch * -(-problem.seq_len_q // plan.block_m)
+
+
 @pytest.mark.parametrize("lengths", LENGTHS)
 @pytest.mark.parametrize("batch", [1, 2, 7])
 def test_sequences_have_no_more_new_tokens_than_tokens(lengths: str, batch: int) -> None:
