@@ -88,6 +88,10 @@ class PagedDecode(Problem):
             raise ValueError(f"{name}.kv_dtype is {self.kv_dtype!r}; it must be dtype ({self.dtype}) or an e4m3 type.")
         if not self.is_fp8 and (self.k_scale, self.v_scale) != (1.0, 1.0):
             raise ValueError(f"{name}: a {self.kv_dtype} cache has the scales 1.")
+        if min(self.softmax_scale, self.k_scale) <= 0:
+            raise ValueError(
+                f"{name}.softmax_scale is {self.softmax_scale} and k_scale {self.k_scale}; both must be positive."
+            )
 
     @property
     def is_fp8(self) -> bool:

@@ -91,6 +91,8 @@ class MLADecode(Problem):
             raise ValueError(
                 f"MLADecode.kv_dtype is {self.kv_dtype!r}; it must be dtype ({self.dtype}) or an e4m3 type."
             )
+        if self.softmax_scale <= 0:
+            raise ValueError(f"MLADecode.softmax_scale is {self.softmax_scale}; it must be positive.")
 
     @property
     def max_seq_len(self) -> int:

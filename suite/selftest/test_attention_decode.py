@@ -23,6 +23,7 @@ from kernels.attention.decode_reference import decode  # noqa: E402
 from kernels.attention.properties import PROPERTIES  # noqa: E402
 from kernels.device import Device  # noqa: E402
 from kernels.lengths import LENGTHS, drawn_lengths, most  # noqa: E402
+from kernels.mla.problem import MLADecode  # noqa: E402
 from kernels.problem import Inputs, Outputs, Tier, Tolerance  # noqa: E402
 from kernels.property import derive  # noqa: E402
 from suite.judge.check import compare  # noqa: E402
@@ -237,6 +238,15 @@ def test_a_property_of_attention_holds_for_the_reference(task: str, name: str) -
 
     holds()
     assert told
+
+
+@pytest.mark.parametrize("scale", [0.0, -0.1])
+def test_a_scale_that_turns_scores_around_is_refused(scale: float) -> None:
+    """Kernels take the maximum of scores before they are scaled."""
+    with pytest.raises(ValueError, match=r"must be positive\.$"):
+        replace(DECODE, softmax_scale=scale)
+    with pytest.raises(ValueError, match=r"must be positive\.$"):
+        MLADecode(1, 1, 64, 16, softmax_scale=scale)
 
 
 @pytest.mark.parametrize("device", [H200, MI300X], ids=lambda device: device.arch)
