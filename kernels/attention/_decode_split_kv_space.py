@@ -124,7 +124,7 @@ def _work(problem: PagedDecode, tile: Tile, device: Device) -> Work:
     plan = plan_from(problem, tile, device)
     partial = rows * problem.num_kv_heads * (problem.head_dim + 1) * 4
     return Work(
-        flops_factor=row_blocks * tile.block_h / rows,
+        flops_factor=row_blocks * tile.block_h / rows * padded_head_dim(problem) / problem.head_dim,
         extra_bytes=2 * plan.num_parts * partial if plan.split else 0,
         reread_factor=row_blocks,
         hidden_launches=int(plan.split and tile.dependent_launch),

@@ -45,8 +45,8 @@ def choice_for(problem: AttentionPrefill, device: Device) -> Tile:
     # Few queries, or few blocks of them: smaller blocks waste fewer rows, and use more of the device.
     blocks = problem.batch * -(-problem.seq_len_q // tile.block_m) * problem.num_heads
     if tile.block_m > 64 and (problem.seq_len_q <= 64 or 2 * blocks <= device.num_sms):
-        tile = replace(tile, block_m=64, num_warps=max(4, tile.num_warps // 2))
-    return replace(tile, tma=tile.tma and padded_head_dim(problem) == problem.head_dim)
+        return replace(tile, block_m=64, num_warps=max(4, tile.num_warps // 2))
+    return tile
 
 
 def _tile_wide(device: Device) -> Tile:

@@ -59,11 +59,16 @@ def plan_from(problem: AttentionPrefill, tile: Tile, device: Device, plan_inputs
         block_n=tile.block_n,
         num_warps=tile.num_warps,
         num_stages=tile.num_stages,
-        tma=tile.tma and any(num_keys for _, num_keys in sequences),  # there is no descriptor of an empty tensor
+        tma=tile.tma and _has_descriptor(problem, sequences),
         kv_heads_fastest=tile.kv_heads_fastest,
         heads_at_once=heads_that_fit(problem, tile) if tile.cache_mib else problem.num_heads,
         backend_options={"waves_per_eu": tile.waves_per_eu} if device.kind == "hip" else {},
     )
+
+
+def _has_descriptor(problem: AttentionPrefill, sequences: list[tuple[int, int]]) -> bool:
+    """Whether TMA can describe the keys: tensors that are not empty, in tiles of powers of two."""
+    return padded_head_dim(problem) == problem.head_dim and any(num_keys for _, num_keys in sequences)
 
 
 def heaviest_first(problem: AttentionPrefill, sequences: list[tuple[int, int]], block_m: int) -> list[tuple[int, int]]:

@@ -9,7 +9,7 @@ from typing import Any
 from ..device import Device
 from ..problem import Inputs
 from ..space import Space, Value, Work
-from ._prefill_choice import Tile, choice_for, facts, heads_that_fit
+from ._prefill_choice import Tile, choice_for, facts, heads_that_fit, padded_head_dim
 from .problem import AttentionPrefill
 
 MOST_REGISTERS = 216
@@ -50,12 +50,12 @@ def _why_not(problem: AttentionPrefill, tile: Tile, device: Device) -> str | Non
         return f"half of the {tile.block_m} queries of a block would be missing: there are {problem.seq_len_q}"
     if device.arch == "sm_90" and tile.num_warps * 16 != tile.block_m:
         return f"{tile.num_warps} warps for {tile.block_m} queries: a warpgroup multiplies 64"
-    values = problem.head_dim + tile.block_n * 3 // 2  # probabilities are of 16 bits
+    values = padded_head_dim(problem) + tile.block_n * 3 // 2  # probabilities are of 16 bits
     registers = tile.block_m * values // (tile.num_warps * device.warp_size)
     most = 2 * MOST_REGISTERS if device.kind == "hip" else MOST_REGISTERS
     if registers > most:
         return f"accumulator and scores alone take {registers} registers of a thread"
-    row_bytes = 2 * problem.head_dim
+    row_bytes = 2 * padded_head_dim(problem)
     buffers = tile.num_stages if device.compute_capability >= 90 else max(1, tile.num_stages - 1)
     shared_bytes = row_bytes * (tile.block_m + 2 * tile.block_n * buffers)
     if device.kind == "hip":  # q stays in registers, and v's tile takes the place of k's
@@ -87,7 +87,8 @@ def work_of(problem: AttentionPrefill, block_m: int, block_n: int) -> Work:
     edges = (2 if problem.window else 1) if problem.causal else 0
     queries = sum(num_queries for num_queries, _ in problem.sequences())
     more = edges * queries * (block_m + block_n) / 2
-    return Work(flops_factor=1 + more / max(1, problem.keys_seen()))
+    padding = padded_head_dim(problem) / problem.head_dim
+    return Work(flops_factor=padding * (1 + more / max(1, problem.keys_seen())))
 
 
 def _plan_from(problem: AttentionPrefill, tile: Tile, device: Device, inputs: Inputs) -> Any:

@@ -262,12 +262,12 @@ def test_few_queries_have_small_blocks_and_wide_heads_fit(head_dim: int, device:
     chunk, few = replace(long, seq_len_q=512, num_heads=8, num_kv_heads=1), replace(long, batch=64, seq_len_q=7)
     tiles = [_prefill_choice.choice_for(problem, device) for problem in (long, chunk, few)]
     assert [tile.block_m for tile in tiles[1:]] == [64, 64]
+    assert not _prefill_plan.plan(long, long.make_inputs(0, "meta"), device).tma or head_dim in (128, 256)
     for tile in tiles:
         padded = _prefill_choice.padded_head_dim(long)
         rows_held = tile.block_m if device.kind == "cuda" else 0  # AMD's q stays in registers
         buffers = tile.num_stages if device.compute_capability == 90 else max(1, tile.num_stages - 1)
         assert (rows_held + 2 * buffers * tile.block_n) * padded * 2 <= device.shared_memory_bytes
-        assert not tile.tma or padded == head_dim
 
 
 @pytest.mark.parametrize("lengths", ["5x0+3x0", "0x5+0x2"])
