@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ..device import Device
 
 PAGE_MULTIPLE = 256
+MOST_HEAD_DIM = 256
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,8 @@ def supports(problem: PagedDecode, device: Device) -> str | None:
         return f"FlashAttention-2 wants a GPU, NVIDIA's from compute capability 8.0 on; this is {device.arch}"
     if problem.page_size % PAGE_MULTIPLE:
         return f"FlashAttention-2 wants pages of multiples of 256 tokens; these have {problem.page_size}"
+    if problem.head_dim % 8 or problem.head_dim > MOST_HEAD_DIM:
+        return f"FlashAttention-2 takes multiples of 8 up to 256 as head dimension; these have {problem.head_dim}"
     if problem.is_fp8:
         return f"FlashAttention-2 wants queries of the cache's dtype; these are {problem.dtype} and {problem.kv_dtype}"
     if problem.lengths == "empties":

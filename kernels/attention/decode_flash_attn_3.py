@@ -11,7 +11,7 @@ from ..installed import package_version
 from ..kernel import Kernel, Origin
 from ..problem import Inputs, Outputs
 from ._decode_problem import PagedDecode
-from .decode_flash_attn import Plan, plan
+from .decode_flash_attn import MOST_HEAD_DIM, Plan, plan
 
 if TYPE_CHECKING:
     from ..device import Device
@@ -21,6 +21,8 @@ def supports(problem: PagedDecode, device: Device) -> str | None:
     """None, or the limit that this problem or device is past."""
     if device.compute_capability != 90:
         return f"FlashAttention-3 is written for sm_90; this is {device.arch}"
+    if problem.head_dim % 8 or problem.head_dim > MOST_HEAD_DIM:
+        return f"FlashAttention-3 takes multiples of 8 up to 256 as head dimension; these have {problem.head_dim}"
     if problem.is_fp8:
         return f"FlashAttention-3 wants queries of the cache's dtype; these are {problem.dtype} and {problem.kv_dtype}"
     return None
