@@ -11,6 +11,10 @@ STAGES = 3
 """What shared memory holds beside Q. H200, tuning, 8192 tokens of 64 heads: 1771 us, with two stages 1793."""
 
 
+WIDE_TILES = (64, 2)
+"""Keys in a tile and tiles in a ring, at most, of heads above 128: they and Q of 256 columns take 193 KiB."""
+
+
 @dataclass(frozen=True)
 class Schedule:
     """How items are laid out, handed out and worked on."""
@@ -36,6 +40,13 @@ def facts(problem: AttentionPrefill) -> dict[str, int]:
         "kv_heads": problem.num_kv_heads,
         "keys": problem.batch * problem.seq_len_kv,
     }
+
+
+def tiles_that_fit(problem: AttentionPrefill, schedule: Schedule) -> tuple[int, int]:
+    """(keys in a tile, tiles in a ring): a table of choices may give heads of 256 what was found for 128."""
+    if problem.head_dim <= 128:
+        return schedule.block_n, schedule.stages
+    return min(schedule.block_n, WIDE_TILES[0]), min(schedule.stages, WIDE_TILES[1])
 
 
 def choice_for(problem: AttentionPrefill, device: Device) -> Schedule:

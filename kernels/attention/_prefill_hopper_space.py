@@ -8,7 +8,7 @@ from typing import Any
 from ..device import Device
 from ..problem import Inputs
 from ..space import Space, Value, Work
-from ._prefill_hopper_choice import Schedule, choice_for, facts
+from ._prefill_hopper_choice import Schedule, choice_for, facts, tiles_that_fit
 from ._prefill_space import work_of
 from .problem import AttentionPrefill
 
@@ -46,6 +46,10 @@ def _values(device: Device) -> Mapping[str, tuple[Value, ...]]:
 
 
 def _why_not(problem: AttentionPrefill, schedule: Schedule, device: Device) -> str | None:
+    if problem.head_dim > 128:
+        if tiles_that_fit(problem, schedule) == (schedule.block_n, schedule.stages):
+            return None
+        return "heads above 128 have tiles of at most 64 keys, two at once"
     row_bytes = 2 * problem.head_dim
     shared_bytes = row_bytes * (BLOCK_M + 2 * schedule.block_n * schedule.stages) + BARRIER_BYTES
     if shared_bytes > device.shared_memory_bytes:

@@ -7,18 +7,18 @@ from ..kernel import Kernel, Origin
 from ..lengths import planned_lengths
 from ..prefill_items import HopperPlan, for_hopper, heads_at_once, launch, table
 from ..problem import Inputs, Outputs, Problem
-from ._prefill_hopper_choice import Schedule, choice_for
+from ._prefill_hopper_choice import Schedule, choice_for, tiles_that_fit
 from .prefill_triton_flash import KERNEL as FALLBACK
 from .problem import AttentionPrefill
 
-HEAD_DIMS = (64, 128)
+HEAD_DIMS = (64, 128, 256)
 
 
 def supports(problem: Problem, device: Device) -> str | None:
     """None, or the limit that this problem or device is past."""
     assert isinstance(problem, AttentionPrefill)
     if problem.head_dim not in HEAD_DIMS:
-        return f"its TMA tiles are whole heads of 64 or 128 columns; these have {problem.head_dim}"
+        return f"its TMA tiles are whole heads of 64, 128 or 256 columns; these have {problem.head_dim}"
     return for_hopper(problem, device)
 
 
@@ -32,10 +32,11 @@ def plan_from(problem: AttentionPrefill, schedule: Schedule, device: Device, pla
     """What follows from a choice."""
     where, sequences = plan_inputs["cu_seqlens_q"].device, planned_lengths(plan_inputs, problem.sequences)
     num_keys = sum(n for _, n in sequences)
+    block_n, stages = tiles_that_fit(problem, schedule)
     at_once = heads_at_once(num_keys, problem.num_kv_heads, 2 * problem.head_dim * 2, schedule.cache_mib << 20)
     items = table(
         sequences, problem.num_heads, problem.num_kv_heads, problem.causal, problem.window, device.num_sms, at_once,
-        schedule.block_n, schedule.start_tiles,
+        block_n, schedule.start_tiles,
     )  # fmt: skip
     return HopperPlan(
         items=items.to(where),
@@ -46,8 +47,8 @@ def plan_from(problem: AttentionPrefill, schedule: Schedule, device: Device, pla
         window=problem.window,
         return_lse=problem.return_lse,
         rope=0,
-        stages=schedule.stages,
-        block_n=schedule.block_n,
+        stages=stages,
+        block_n=block_n,
         late_rounding=schedule.late_rounding,
         fallback=FALLBACK.plan(problem, plan_inputs, device) if where.type == "cpu" else None,
     )

@@ -35,6 +35,7 @@ PROBLEMS = (
     AttentionPrefill(1, 140, 640, 1, 1, window=200, head_dim=64),
     AttentionPrefill(2, 400, 9, 1, 1, window=5, lengths="400x9+7x530", return_lse=True, head_dim=64),
     AttentionPrefill(2, 130, 256, 2, 2, causal=False, dtype="float16", head_dim=64),
+    AttentionPrefill(1, 130, 200, 1, 1, return_lse=True, head_dim=256),
     MLAPrefill(2, 200, 330, 2, lengths="uniform"),
 )
 

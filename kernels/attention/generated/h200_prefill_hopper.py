@@ -70,12 +70,12 @@ def _find_item(items, turn):
 
 
 @gluon.jit
-def _last_key(num_keys, position, CAUSAL: gl.constexpr):
+def _last_key(num_keys, position, BLOCK_N: gl.constexpr, CAUSAL: gl.constexpr):
     """First key of the last tile that an item sees."""
     end = num_keys
     if CAUSAL:
         end = gl.minimum(num_keys, position + 2 * ROWS)
-    return (end - 1) // 128 * 128
+    return (end - 1) // BLOCK_N * BLOCK_N
 
 
 @gluon.jit
@@ -96,6 +96,7 @@ def _produce(
     v_empty,
     NUM_HEADS: gl.constexpr,
     NUM_KV_HEADS: gl.constexpr,
+    BLOCK_N: gl.constexpr,
     HEAD_DIM: gl.constexpr,
     STAGES: gl.constexpr,
     CAUSAL: gl.constexpr,
@@ -112,25 +113,25 @@ def _produce(
             tma_load(q, [first_q, head * QK_DIM], q_full, q_tile.index(0))
             tma_load(q, [first_q + ROWS, head * QK_DIM], q_full, q_tile.index(1))
             had_items += 1
-            row = first_kv + _last_key(num_keys, position, CAUSAL)
+            row = first_kv + _last_key(num_keys, position, BLOCK_N, CAUSAL)
             kv_head = head // (NUM_HEADS // NUM_KV_HEADS)
             for _tile in range(num_tiles):
                 stage = had_tiles % STAGES
                 phase = (had_tiles // STAGES) & 1
                 mbarrier.wait(k_empty.index(stage), phase ^ 1)
-                mbarrier.expect(k_full.index(stage), 128 * QK_DIM * 2)
+                mbarrier.expect(k_full.index(stage), BLOCK_N * QK_DIM * 2)
                 tma_load(k, [row, kv_head * QK_DIM], k_full.index(stage), k_ring.index(stage))
                 mbarrier.wait(v_empty.index(stage), phase ^ 1)
-                mbarrier.expect(v_full.index(stage), 128 * HEAD_DIM * 2)
+                mbarrier.expect(v_full.index(stage), BLOCK_N * HEAD_DIM * 2)
                 tma_load(v, [row, kv_head * HEAD_DIM], v_full.index(stage), v_ring.index(stage))
-                row -= 128
+                row -= BLOCK_N
                 had_tiles += 1
 
 
 @gluon.jit
-def _start_scores(q_tile, k_ring, stage, SCORES: gl.constexpr):
+def _start_scores(q_tile, k_ring, stage, BLOCK_N: gl.constexpr, SCORES: gl.constexpr):
     """Start Q.K of a tile: one group of asynchronous products, or two."""
-    zeros = gl.full([ROWS, 128], 0.0, gl.float32, SCORES)
+    zeros = gl.full([ROWS, BLOCK_N], 0.0, gl.float32, SCORES)
     return warpgroup_mma(q_tile, k_ring.index(stage).permute((1, 0)), zeros, use_acc=False, is_async=True)
 
 
@@ -186,6 +187,7 @@ def _steps(
     v_full,
     v_empty,
     STAGES: gl.constexpr,
+    BLOCK_N: gl.constexpr,
     CAUSAL: gl.constexpr,
     WINDOW: gl.constexpr,
     MASKED: gl.constexpr,
@@ -198,7 +200,7 @@ def _steps(
         stage, phase = had_tiles % STAGES, (had_tiles // STAGES) & 1
         before = (had_tiles - 1) % STAGES
         mbarrier.wait(k_full.index(stage), phase)
-        pending = _start_scores(q_tile, k_ring, stage, SCORES)
+        pending = _start_scores(q_tile, k_ring, stage, BLOCK_N, SCORES)
         left = gl.convert_layout(p.to(dtype), LEFT)
         product = warpgroup_mma(left, v_ring.index(before), acc, is_async=True)
         scores = warpgroup_mma_wait(1, deps=[pending])
@@ -216,7 +218,7 @@ def _steps(
         acc = acc * gl.convert_layout(decay, gl.SliceLayout(1, acc.type.layout))[:, None]
         p = probabilities
         had_tiles += 1
-        key -= 128
+        key -= BLOCK_N
     return acc, p, maximum, total, had_tiles, key
 
 
@@ -243,6 +245,7 @@ def _attend(
     v_empty,
     dtype: gl.constexpr,
     STAGES: gl.constexpr,
+    BLOCK_N: gl.constexpr,
     CAUSAL: gl.constexpr,
     WINDOW: gl.constexpr,
     SCORES: gl.constexpr,
@@ -251,7 +254,7 @@ def _attend(
     LEFT: gl.constexpr = gl.DotOperandLayout(0, acc.type.layout, 2)
     stage, phase = had_tiles % STAGES, (had_tiles // STAGES) & 1
     mbarrier.wait(k_full.index(stage), phase)
-    pending = _start_scores(q_tile, k_ring, stage, SCORES)
+    pending = _start_scores(q_tile, k_ring, stage, BLOCK_N, SCORES)
     scores = warpgroup_mma_wait(0, deps=[pending])
     barrier()
     mbarrier.arrive(k_empty.index(stage), count=1)
@@ -261,7 +264,7 @@ def _attend(
     p = probabilities
     mbarrier.wait(v_full.index(stage), phase)
     had_tiles += 1
-    key -= 128
+    key -= BLOCK_N
     acc, p, maximum, total, had_tiles, key = _steps(
         right - 1,
         acc,
@@ -281,6 +284,7 @@ def _attend(
         v_full,
         v_empty,
         STAGES,
+        BLOCK_N,
         CAUSAL,
         WINDOW,
         True,
@@ -306,6 +310,7 @@ def _attend(
         v_full,
         v_empty,
         STAGES,
+        BLOCK_N,
         CAUSAL,
         WINDOW,
         False,
@@ -332,6 +337,7 @@ def _attend(
             v_full,
             v_empty,
             STAGES,
+            BLOCK_N,
             CAUSAL,
             WINDOW,
             True,
@@ -366,6 +372,7 @@ def _consume(
     v_empty,
     WHO: gl.constexpr,
     NUM_HEADS: gl.constexpr,
+    BLOCK_N: gl.constexpr,
     HEAD_DIM: gl.constexpr,
     STAGES: gl.constexpr,
     CAUSAL: gl.constexpr,
@@ -373,7 +380,7 @@ def _consume(
     RETURN_LSE: gl.constexpr,
 ):
     """Consumer WHO, 0 or 1: a warpgroup with queries [WHO * 64, WHO * 64 + 64) of every item."""
-    SCORES: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, 128, 16])
+    SCORES: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, BLOCK_N, 16])
     ACC: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, HEAD_DIM, 16])
     had_items, had_tiles = 0, 0
     for turn in range(num_turns):
@@ -394,7 +401,7 @@ def _consume(
                 right,
                 whole,
                 left,
-                _last_key(num_keys, first_position, CAUSAL),
+                _last_key(num_keys, first_position, BLOCK_N, CAUSAL),
                 position,
                 num_keys,
                 scale_log2,
@@ -408,6 +415,7 @@ def _consume(
                 v_empty,
                 out.dtype.element_ty,
                 STAGES,
+                BLOCK_N,
                 CAUSAL,
                 WINDOW,
                 SCORES,
@@ -467,6 +475,7 @@ def prefill_hopper(
     scale_log2,
     NUM_HEADS: gl.constexpr,
     NUM_KV_HEADS: gl.constexpr,
+    BLOCK_N: gl.constexpr,
     HEAD_DIM: gl.constexpr,
     STAGES: gl.constexpr,
     CAUSAL: gl.constexpr,
@@ -475,8 +484,8 @@ def prefill_hopper(
 ):
     """Program i: `items` [num_turns, programs, ITEM_FIELDS] at i. Without ROPE `q_rope` and `k_rope` are not used."""
     q_tile = gl.allocate_shared_memory(q.dtype, [2, ROWS, HEAD_DIM], q.layout)
-    k_ring = gl.allocate_shared_memory(k.dtype, [STAGES, 128, HEAD_DIM], k.layout)
-    v_ring = gl.allocate_shared_memory(v.dtype, [STAGES, 128, HEAD_DIM], v.layout)
+    k_ring = gl.allocate_shared_memory(k.dtype, [STAGES, BLOCK_N, HEAD_DIM], k.layout)
+    v_ring = gl.allocate_shared_memory(v.dtype, [STAGES, BLOCK_N, HEAD_DIM], v.layout)
     q_full, q_empty = _barriers(1, 1).index(0), _barriers(1, 2).index(0)
     k_full, k_empty = _barriers(STAGES, 1), _barriers(STAGES, 2)
     v_full, v_empty = _barriers(STAGES, 1), _barriers(STAGES, 2)
@@ -501,6 +510,7 @@ def prefill_hopper(
                     v_empty,
                     0,
                     NUM_HEADS,
+                    BLOCK_N,
                     HEAD_DIM,
                     STAGES,
                     CAUSAL,
@@ -527,6 +537,7 @@ def prefill_hopper(
                     v_empty,
                     1,
                     NUM_HEADS,
+                    BLOCK_N,
                     HEAD_DIM,
                     STAGES,
                     CAUSAL,
@@ -553,6 +564,7 @@ def prefill_hopper(
                     v_empty,
                     NUM_HEADS,
                     NUM_KV_HEADS,
+                    BLOCK_N,
                     HEAD_DIM,
                     STAGES,
                     CAUSAL,
@@ -619,6 +631,8 @@ class HopperPlan:
     return_lse: bool
     stages: int = 2
     """Tiles of K, and of V, in shared memory at once."""
+    block_n: int = BLOCK_N
+    """Keys in a tile."""
     fallback: Any = None
     """Another kernel's plan for Triton's interpreter, which runs no Gluon."""
 
@@ -716,12 +730,12 @@ def launch(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, plan: HopperPlan) 
         if plan.return_lse:
             outputs["lse"].fill_(-math.inf)
         return outputs
-    q_main, k_main = _descriptor(q, 64, head_dim), _descriptor(k, 128, head_dim)
+    q_main, k_main = _descriptor(q, 64, head_dim), _descriptor(k, plan.block_n, head_dim)
     num_turns, programs, _ = plan.items.shape
     prefill_hopper[(programs,)](
         q_main,
         k_main,
-        _descriptor(v, 128, head_dim),
+        _descriptor(v, plan.block_n, head_dim),
         plan.items,
         num_turns,
         out,
@@ -729,6 +743,7 @@ def launch(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, plan: HopperPlan) 
         plan.softmax_scale * LOG2_E,
         NUM_HEADS=plan.num_heads,
         NUM_KV_HEADS=plan.num_kv_heads,
+        BLOCK_N=plan.block_n,
         HEAD_DIM=head_dim,
         STAGES=plan.stages,
         CAUSAL=plan.causal,
@@ -752,6 +767,10 @@ STAGES = 3
 """What shared memory holds beside Q. H200, tuning, 8192 tokens of 64 heads: 1771 us, with two stages 1793."""
 
 
+WIDE_TILES = (64, 2)
+"""Keys in a tile and tiles in a ring, at most, of heads above 128: they and Q of 256 columns take 193 KiB."""
+
+
 @dataclass(frozen=True)
 class Schedule:
     """How items are laid out, handed out and worked on."""
@@ -773,6 +792,13 @@ def facts(problem: AttentionPrefill) -> dict[str, int]:
         "kv_heads": problem.num_kv_heads,
         "keys": problem.batch * problem.seq_len_kv,
     }
+
+
+def tiles_that_fit(problem: AttentionPrefill, schedule: Schedule) -> tuple[int, int]:
+    """(keys in a tile, tiles in a ring): a table of choices may give heads of 256 what was found for 128."""
+    if problem.head_dim <= 128:
+        return 128, schedule.stages
+    return min(128, WIDE_TILES[0]), min(schedule.stages, WIDE_TILES[1])
 
 
 CHOSEN = ("stages", "cache_mib", "start_tiles")
@@ -801,14 +827,14 @@ def choice_for(problem: AttentionPrefill) -> Schedule:
     return next(chosen for when, chosen in _table() if _matches(when, found))
 
 
-HEAD_DIMS = (64, 128)
+HEAD_DIMS = (64, 128, 256)
 
 
 def supports(problem: Problem, device: Device) -> str | None:
     """None, or the limit that this problem or device is past."""
     assert isinstance(problem, AttentionPrefill)
     if problem.head_dim not in HEAD_DIMS:
-        return f"its TMA tiles are whole heads of 64 or 128 columns; these have {problem.head_dim}"
+        return f"its TMA tiles are whole heads of 64, 128 or 256 columns; these have {problem.head_dim}"
     return for_hopper(problem)
 
 
@@ -822,6 +848,7 @@ def plan_from(problem: AttentionPrefill, schedule: Schedule, device: Device, pla
     """What follows from a choice."""
     where, sequences = plan_inputs["cu_seqlens_q"].device, planned_lengths(plan_inputs, problem.sequences)
     num_keys = sum(n for _, n in sequences)
+    block_n, stages = tiles_that_fit(problem, schedule)
     at_once = heads_at_once(num_keys, problem.num_kv_heads, 2 * problem.head_dim * 2, schedule.cache_mib << 20)
     items = table(
         sequences,
@@ -831,7 +858,7 @@ def plan_from(problem: AttentionPrefill, schedule: Schedule, device: Device, pla
         problem.window,
         device.num_sms,
         at_once,
-        128,
+        block_n,
         schedule.start_tiles,
     )
     return HopperPlan(
@@ -842,7 +869,8 @@ def plan_from(problem: AttentionPrefill, schedule: Schedule, device: Device, pla
         causal=problem.causal,
         window=problem.window,
         return_lse=problem.return_lse,
-        stages=schedule.stages,
+        stages=stages,
+        block_n=block_n,
         fallback=FALLBACK.plan(problem, plan_inputs, device) if where.type == "cpu" else None,
     )
 
