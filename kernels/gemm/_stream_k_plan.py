@@ -16,8 +16,14 @@ ADDED_VALUES = 32
 """Partial values that a thread holds at once while it adds: one trip to the cache for all of them."""
 IDLE = 1.05
 """How much longer than an equal share one may be that begins and ends with a tile's parts."""
+TAIL = 0.8
+"""Least share of the slots that several waves of whole tiles must keep busy, where shares would save `SAVED_STEPS`."""
+SAVED_STEPS = 16
+"""Least K steps that shares must end earlier than several waves of whole tiles: adding partial sums takes some."""
 IN_KERNEL_BYTES = 128 << 10
 """Most bytes of partial sums of a tile that one program adds; for more a second kernel, on all SMs, is faster."""
+ARRIVAL_BYTES = 512 << 10
+"""As `IN_KERNEL_BYTES`, where a search chose `arrival` for another problem."""
 TMA_ALIGNED = 16
 """Elements: a descriptor's rows begin at multiples of 16 bytes, and no element is smaller than one."""
 
@@ -126,7 +132,7 @@ def stream_k(problem: Linear | LinearFP8 | LinearMX, tile: Tile, device: Device)
     per_program = _share(tiles, steps, slots, tile.min_steps)
     most_parts = math.ceil(steps / per_program) + (steps % per_program != 0)
     programs = math.ceil(tiles * steps / per_program)
-    can_wait = steps % per_program == 0 and programs <= device.num_sms
+    can_wait = per_program < steps and steps % per_program == 0 and programs <= device.num_sms
     combine = _combine_of(tile, most_parts, can_wait=can_wait)
     threads = (4 if combine == "second" else tile.num_warps) * device.warp_size
     rows = tile.block_m
@@ -166,19 +172,22 @@ def stream_k(problem: Linear | LinearFP8 | LinearMX, tile: Tile, device: Device)
 
 def _combine_of(tile: Tile, most_parts: int, *, can_wait: bool) -> str:
     """Who adds. Only shares that all run at once, and of which every tile has the same number, wait for each other."""
+    tile_bytes = most_parts * tile.block_m * tile.block_n * 4
     if tile.combine == "by_size" or (tile.combine == "together" and not can_wait):
-        return "arrival" if most_parts * tile.block_m * tile.block_n * 4 <= IN_KERNEL_BYTES else "second"
-    return tile.combine
+        return "arrival" if tile_bytes <= IN_KERNEL_BYTES else "second"
+    return "second" if tile.combine == "arrival" and tile_bytes > ARRIVAL_BYTES else tile.combine
 
 
 def _share(tiles: int, steps: int, slots: int, min_steps: int) -> int:
     """K steps of a share: whole tiles or whole parts of tiles where that leaves few programs idle."""
     waves = tiles / slots
-    if waves > 4 or waves / math.ceil(waves) > 0.9:
+    if waves > 4 or waves / math.ceil(waves) > 0.9 or steps <= min_steps:
         return steps
-    equal = max(math.ceil(tiles * steps / slots), min(steps, min_steps))
-    parts = steps // equal
-    even = math.ceil(steps / max(1, parts))
+    equal = max(math.ceil(tiles * steps / slots), min_steps)
+    if waves > 1:
+        saved = math.ceil(waves) * steps - equal
+        return equal if waves / math.ceil(waves) < TAIL and saved >= SAVED_STEPS else steps
+    even = math.ceil(steps / (steps // equal))
     return even if even <= IDLE * equal else equal
 
 

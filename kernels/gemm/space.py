@@ -10,7 +10,7 @@ from ..device import Device
 from ..space import Space, Value, Work
 from . import _linear_fp8_plan, _linear_mx_plan, _linear_plan
 from ._linear_mx_plan import SCALED_ARCHS
-from ._stream_k_plan import WHOLE, StreamKPlan, Tile, stream_k
+from ._stream_k_plan import ARRIVAL_BYTES, WHOLE, StreamKPlan, Tile, stream_k
 from .problem import Linear, LinearFP8, LinearMX
 
 AnyLinear = Linear | LinearFP8 | LinearMX
@@ -28,8 +28,6 @@ LEAST_BUSY = 0.8
 REREAD = 3.3
 """Most bytes that tiles may read from the cache, by those of w; `SMALL_READS` are always allowed."""
 SMALL_READS = 64 << 20
-ARRIVAL_BYTES = 512 << 10
-"""Most bytes of partial sums that one program adds."""
 
 _MATHS = """
 A program owns a tile of the output, or some K steps of one: the steps of all tiles, laid end to end, are cut into equal
@@ -204,10 +202,8 @@ def _why_not_shares(problem: AnyLinear, tile: Tile, device: Device, size: int) -
         return "whole tiles leave nothing to add"
     if tile.combine == "together" and state.combine != "together":
         return "only shares that run at once, and of which each tile has as many, can wait for each other"
-    if state.combine == "arrival" and state.is_split:
-        parts_bytes = math.ceil(state.steps / state.per_program) * tile.block_m * tile.block_n * 4
-        if parts_bytes > ARRIVAL_BYTES:
-            return f"one program would add {parts_bytes} bytes of partial sums"
+    if tile.combine == "arrival" and state.combine == "second":
+        return f"one program would add more than {ARRIVAL_BYTES} bytes of partial sums"
     if tile.group_m != 8 and problem.m <= 8 * tile.block_m:
         return f"there are no {tile.group_m} blocks of tokens to go through together"
     return _why_idle(problem, tile, state, device) or _why_rereads(problem, tile, state, device, size)
