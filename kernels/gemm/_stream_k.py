@@ -37,6 +37,14 @@ def tile_place(tile, M, N, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, GROUP_M
 
 
 @triton.jit
+def row_length(K, K_MULTIPLE: tl.constexpr):
+    """K, of which Triton sees by itself whether it is a multiple of 16: else loads are as wide as K_MULTIPLE allows."""
+    if K_MULTIPLE < 16:
+        return K // K_MULTIPLE * K_MULTIPLE
+    return K
+
+
+@triton.jit
 def zeros(BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, TOKEN_ROWS: tl.constexpr):
     """The sum of a tile before its first step."""
     if TOKEN_ROWS:

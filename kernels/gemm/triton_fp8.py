@@ -16,7 +16,7 @@ from ..device import Device
 from ..kernel import Kernel, Origin
 from ..problem import Inputs, Outputs, Problem
 from ._linear_fp8_plan import GROUP, choice_for
-from ._stream_k import combine, finish_tile, let_dependents_launch, options, tile_place, workspace, zeros
+from ._stream_k import combine, finish_tile, let_dependents_launch, options, row_length, tile_place, workspace, zeros
 from ._stream_k_plan import StreamKPlan, stream_k
 from .problem import LinearFP8
 
@@ -109,11 +109,12 @@ def _linear_fp8(
     x, w, x_scale, w_scale, stride_xk, stride_xm, stride_wn, stride_wk, out, partials, counters, M, N, K, per_program,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, GROUP_M: tl.constexpr, PARTS: tl.constexpr,
     ROWS: tl.constexpr, STAGES: tl.constexpr, SPLIT: tl.constexpr, COMBINE: tl.constexpr, EVEN_K: tl.constexpr,
-    DEPENDENT_LAUNCH: tl.constexpr, TMA: tl.constexpr, TOKEN_ROWS: tl.constexpr, UNROLL: tl.constexpr,
-    GROUP_N: tl.constexpr,
+    K_MULTIPLE: tl.constexpr, DEPENDENT_LAUNCH: tl.constexpr, TMA: tl.constexpr, TOKEN_ROWS: tl.constexpr,
+    UNROLL: tl.constexpr, GROUP_N: tl.constexpr,
 ):  # fmt: skip
     """Program p: K steps [p * per_program, ..) of all tiles laid end to end. A stride of a scale may be 0."""
     let_dependents_launch(DEPENDENT_LAUNCH)
+    K = row_length(K, K_MULTIPLE)
     steps = tl.cdiv(K, BLOCK_K)
     at = tl.program_id(0) * per_program
     end = tl.minimum(at + per_program, tl.cdiv(M, BLOCK_M) * tl.cdiv(N, BLOCK_N) * steps)
@@ -169,7 +170,7 @@ def run(inputs: Inputs, state: StreamKPlan) -> Outputs:
         x, w, x_scale, w_scale, stride_xk, stride_xm, stride_wn, stride_wk, out, partials, counters, m, n, k,
         state.per_program,
         TMA=state.tma, TOKEN_ROWS=state.token_rows, UNROLL=state.unroll, GROUP_N=GROUP if is_block else 1,
-        **options(state, k, is_interpreted),
+        K_MULTIPLE=min(16, k & -k), **options(state, k, is_interpreted),
     )  # fmt: skip
     combine(state, partials, out)
     return {"out": out}

@@ -16,7 +16,7 @@ from ..device import Device
 from ..kernel import Kernel, Origin
 from ..problem import Inputs, Outputs, Problem
 from ._linear_plan import choice_for
-from ._stream_k import combine, finish_tile, let_dependents_launch, options, tile_place, workspace, zeros
+from ._stream_k import combine, finish_tile, let_dependents_launch, options, row_length, tile_place, workspace, zeros
 from ._stream_k_plan import StreamKPlan, stream_k
 from .problem import Linear
 
@@ -87,11 +87,12 @@ def _linear(
     x, w, out, partials, counters, M, N, K, per_program,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, GROUP_M: tl.constexpr, PARTS: tl.constexpr,
     ROWS: tl.constexpr, STAGES: tl.constexpr, SPLIT: tl.constexpr, COMBINE: tl.constexpr, EVEN_K: tl.constexpr,
-    DEPENDENT_LAUNCH: tl.constexpr, SLICES: tl.constexpr, TMA: tl.constexpr, TOKEN_ROWS: tl.constexpr,
-    W_EVICTION: tl.constexpr, PRECISION: tl.constexpr,
+    K_MULTIPLE: tl.constexpr, DEPENDENT_LAUNCH: tl.constexpr, SLICES: tl.constexpr, TMA: tl.constexpr,
+    TOKEN_ROWS: tl.constexpr, W_EVICTION: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Program p: K steps [p * per_program, ..) of all tiles laid end to end. With TMA x and w are descriptors."""
     let_dependents_launch(DEPENDENT_LAUNCH)
+    K = row_length(K, K_MULTIPLE)
     steps = tl.cdiv(K, BLOCK_K)
     at = tl.program_id(0) * per_program
     end = tl.minimum(at + per_program, tl.cdiv(M, BLOCK_M) * tl.cdiv(N, BLOCK_N) * steps)
@@ -147,7 +148,7 @@ def run(inputs: Inputs, state: StreamKPlan) -> Outputs:
     _linear[(state.num_programs,)](
         x, w, out, partials, counters, m, n, k, state.per_program,
         SLICES=state.slices, TMA=state.tma, TOKEN_ROWS=state.token_rows, W_EVICTION=state.w_eviction, PRECISION="ieee",
-        **options(state, k, is_interpreted),
+        K_MULTIPLE=min(16, k & -k), **options(state, k, is_interpreted),
     )  # fmt: skip
     combine(state, partials, out)
     return {"out": out}
