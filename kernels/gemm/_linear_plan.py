@@ -12,6 +12,8 @@ SMALL_BYTES = 8 << 20
 """Of w, that is read in no time: latency alone counts."""
 FULL_WAVE = 0.85
 """Least share of the SMs that whole tiles must keep busy, one on each: the others cost less than partial sums."""
+LEAST_SLICED = 0.25
+"""Least share of the SMs that sliced tiles, which are whole, must keep busy."""
 SCRATCH_BYTES = 24 << 10
 """Shared memory that is left to other things than stages."""
 
@@ -26,23 +28,30 @@ def choice_for(problem: Linear, device: Device) -> Tile:
     block_m = min(128, max(16, power_of_2_above(problem.m)))
     if problem.dtype == "float32":
         return Tile(min(block_m, 32), 64, 32, num_warps=4, num_stages=2, programs_per_sm=2)
+    if problem.k % 2:  # no load of a row is wider than one element, or under way in shared memory; not timed
+        return Tile(min(block_m, 64), 64, 32, num_warps=4, num_stages=2, programs_per_sm=3)
     if device.kind == "hip":
         return _tile_amd(problem, block_m, device)
     if device.shared_memory_bytes < 155 * 1024:  # sm_86, sm_89, sm_120
         return _tile_small(problem, block_m)
     if problem.n * problem.k * 2 <= SMALL_BYTES and problem.m <= 128:
         return _tile_latency(problem, block_m, device)
-    if block_m <= 32:
-        return _tile_bandwidth(problem, block_m, device)
-    # Every block of features reads all of x from the L2: past 32 tokens as much as of w, so blocks become wider. But
-    # many parts of a wide tile are added by a second kernel: 128 x 2112 x 7168 took 37.2 so, and 15.4 with half of the
-    # features. 128 x 8192 x 8192 takes 41.1 in two parts.
-    if problem.m <= 256 and 3 * _cdiv(problem.m, 128) * _cdiv(problem.n, 128) <= device.num_sms:
+    return _tile_bandwidth(problem, block_m, device) if block_m <= 32 else _tile_many(problem, block_m, device)
+
+
+def _tile_many(problem: Linear, block_m: int, device: Device) -> Tile:
+    """For more than 32 tokens. Every block of features reads all of x from the L2, as much as of w: blocks are wider.
+
+    But many parts of a wide tile are added by a second kernel: 128 x 2112 x 7168 took 37.2 so, and 15.4 with half of
+    the features. 128 x 8192 x 8192 takes 41.1 in two parts.
+    """
+    if 3 * _cdiv(problem.m, 128) * _cdiv(problem.n, 128) <= device.num_sms:
         return Tile(block_m, 64, 64, num_warps=4, num_stages=_stages(block_m + 64, 64, device))
     if block_m == 64:
         return Tile(64, 128, 64, num_warps=4, num_stages=4, programs_per_sm=2)
-    block_n, stages = (128, _stages(128 + 128, 64, device)) if problem.m <= 256 else (256, 3)
-    return Tile(128, block_n, 64, num_warps=8, num_stages=stages)
+    if problem.m <= 256 or _cdiv(problem.m, 128) * _cdiv(problem.n, 256) < FULL_WAVE * device.num_sms:
+        return Tile(128, 128, 64, num_warps=8, num_stages=_stages(128 + 128, 64, device))
+    return Tile(128, 256, 64, num_warps=8, num_stages=3)
 
 
 def _tile_small(problem: Linear, block_m: int) -> Tile:
@@ -64,7 +73,7 @@ def _tile_amd(problem: Linear, block_m: int, device: Device) -> Tile:
         return Tile(min(block_m, 64), 64, 32, num_warps=4, num_stages=2)
     if block_m <= 32:
         return Tile(block_m, 64, 128, num_warps=4, num_stages=2, programs_per_sm=2)
-    if problem.m <= 256:
+    if problem.m <= 256 or 3 * _cdiv(problem.m, 128) * _cdiv(problem.n, 128) <= device.num_sms:
         return Tile(64, 64, 64, num_warps=4, num_stages=2, programs_per_sm=2)
     return Tile(128, 256 if device.shared_memory_bytes > 64 * 1024 else 128, 64, num_warps=8, num_stages=2)
 
@@ -73,8 +82,11 @@ def _tile_latency(problem: Linear, block_m: int, device: Device) -> Tile:
     """For up to 128 tokens where w is small."""
     if block_m <= 32:  # 16 x 256 x 7168: 6.7, and 8.6 where every program has a whole tile
         return Tile(block_m, 16, 256, num_warps=4, num_stages=2, programs_per_sm=2)
-    if _cdiv(problem.m, 16) * _cdiv(problem.n, 16) <= device.num_sms:
+    tiles = _cdiv(problem.m, 16) * _cdiv(problem.n, 16)
+    if LEAST_SLICED * device.num_sms <= tiles <= device.num_sms:
         return _sliced(16, 16, 512, device)  # 128 x 256 x 7168: 9.9, 13.0 in shares of 64 x 64
+    if tiles <= device.num_sms:  # they alone would leave most SMs idle; not timed
+        return Tile(block_m, 16, 256, num_warps=4, num_stages=2, programs_per_sm=2)
     return Tile(64, 64, 128, num_warps=4, num_stages=3, programs_per_sm=2)
 
 

@@ -8,6 +8,7 @@ loads are on their way.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -24,6 +25,8 @@ from .problem import Linear
 TMA_BYTES = 16
 """A descriptor's rows begin at multiples of this."""
 MIN_TOKENS = 128
+NARROW_COST = 1.2
+"""Time of two tiles of 128 features over that of one of 256, guessed: 64 FLOPs for each byte, and not 85."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,7 @@ def plan(problem: Problem, plan_inputs: Inputs, device: Device) -> TMAPlan:
         # w counts then, and every SM must read it. H200, tuning: 128 x 8192 x 8192 takes 39.8 us so, and 41.1 in
         # stream-K's shares.
         block_n, large_stages = 64, 7 if problem.out_dtype == "float32" else 8
-    elif blocks_m * triton.cdiv(problem.n, 256) >= device.num_sms and large_smem:
+    elif large_smem and _is_wide(blocks_m, problem.n, device):
         block_n, large_stages = 256, 3 if problem.out_dtype == "float32" else 4
     else:
         block_n, large_stages = 128, 3
@@ -104,6 +107,13 @@ def plan(problem: Problem, plan_inputs: Inputs, device: Device) -> TMAPlan:
         num_warps=4 if block_n == 64 else 8,
         num_stages=large_stages if large_smem else 2,
     )
+
+
+def _is_wide(blocks_m: int, n: int, device: Device) -> bool:
+    """Whether tiles of 256 features are enough for all SMs, and do not leave too many of them idle at the end."""
+    tiles, narrow_tiles = (blocks_m * math.ceil(n / width) for width in (256, 128))
+    waves, narrow_waves = math.ceil(tiles / device.num_sms), math.ceil(narrow_tiles / device.num_sms)
+    return tiles >= device.num_sms and 2 * waves <= NARROW_COST * narrow_waves
 
 
 def run(inputs: Inputs, state: TMAPlan) -> Outputs:

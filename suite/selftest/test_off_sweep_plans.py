@@ -1,0 +1,52 @@
+"""What kernels of these families choose for sizes off the sweep: no idle SMs, no tiles past what a thread can hold."""
+
+from __future__ import annotations
+
+import pytest
+
+from kernels.device import Device
+from kernels.gemm._linear_plan import choice_for
+from kernels.gemm._stream_k_plan import Tile, stream_k
+from kernels.gemm.problem import Linear
+from suite.measure.compile import compile_all
+
+H200 = Device("cuda", "sm_90", 132, 232448, 32, "float8_e4m3fn")
+SEARCHED = Tile(16, 64, 64, num_warps=4, num_stages=10, combine="together")
+TIMEOUT_S = 120
+
+
+@pytest.mark.parametrize("problem", [Linear(32, 4096, 512), Linear(17, 1, 100)], ids=lambda p: p.id)
+def test_no_share_waits_for_others_of_a_whole_tile(problem: Linear) -> None:
+    """Whole tiles have no counters to wait at."""
+    state = stream_k(problem, SEARCHED, H200)
+    assert not state.is_split
+    assert state.combine != "together"
+
+
+@pytest.mark.parametrize("problem", [Linear(256, 10240, 8192), Linear(1000, 2112, 7168)], ids=lambda p: p.id)
+def test_a_wave_of_few_tiles_is_shared(problem: Linear) -> None:
+    """A few tiles more than SMs would take twice as long as one wave."""
+    state = stream_k(problem, choice_for(problem, H200), H200)
+    assert state.num_tiles > H200.num_sms >= state.num_programs
+    assert state.num_programs * state.per_program <= 1.05 * state.num_tiles * state.steps
+
+
+def test_no_program_adds_megabytes_alone() -> None:
+    tile = Tile(128, 256, 64, num_warps=8, num_stages=4, combine="arrival")
+    assert stream_k(Linear(1000, 256, 7168), tile, H200).combine == "second"
+    assert stream_k(Linear(4096, 8192, 8192), tile, H200).combine == "arrival"
+
+
+@pytest.mark.parametrize("problem", [Linear(4095, 24, 4096), Linear(48, 24, 16384), Linear(600, 256, 7168)])
+def test_narrow_outputs_get_narrow_tiles(problem: Linear) -> None:
+    tile = choice_for(problem, H200)
+    assert tile.block_n <= max(64, problem.n)
+    assert stream_k(problem, tile, H200).num_programs >= H200.num_sms // 3
+
+
+def test_rows_of_an_even_length_are_loaded_ahead() -> None:
+    """Of 200 values, 16 bytes at once: all stages of the tile then lie in shared memory."""
+    problem, stages = Linear(131, 104, 200, out_dtype="float32"), 8
+    assert choice_for(problem, H200).num_stages >= stages
+    (result,) = compile_all([("gemm/triton_stream_k", f"gemm/{problem.id}")], H200, 1, TIMEOUT_S)
+    assert result.launches[0]["shared_memory_bytes"] >= stages * (128 + 64) * 64 * 2
