@@ -53,6 +53,12 @@ class MoELayer(Experts):
         if self.router != "given":
             if self.routing != "uniform" or self.num_local_experts or self.shared_experts:
                 raise ValueError("A layer with a router draws its own routing and has all of its experts, none shared.")
+            groups_of_two = self.num_experts % 8 == 0 and self.num_experts >= 16
+            if self.router == "deepseek" and not (groups_of_two and 2 * self.top_k <= self.num_experts):
+                raise ValueError(
+                    f"MoELayer has {self.num_experts} experts and chooses {self.top_k}; DeepSeek's router wants 8 "
+                    "equal groups of two or more, and takes all of a token's experts from 4 of them."
+                )
             names = ("router_logits", "correction_bias")[: 1 + (self.router == "deepseek")]
             object.__setattr__(self, "activations", ("hidden", *names))
 

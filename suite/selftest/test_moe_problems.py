@@ -194,6 +194,8 @@ def test_problems_refuse_what_they_cannot_be() -> None:
         MoELayer(1, 128, 128, 4, 2, router="other")
     with pytest.raises(ValueError, match="draws its own routing"):
         MoELayer(1, 128, 128, 4, 2, router="softmax", routing="skewed")
+    with pytest.raises(ValueError, match="8 equal groups of two"):
+        MoELayer(4, 128, 128, 8, 2, router="deepseek")
     with pytest.raises(ValueError, match="groups must be equal"):
         MoERouter(1, 30, 2, num_groups=8)
     with pytest.raises(ValueError, match="bfloat16"):
