@@ -80,7 +80,7 @@ def _skinny_tile(product: Product, device: Device) -> Tile:
     column_bytes = 2 * (block_m + 2 * block_n)
     held = 2 * PROGRAMS_PER_SM * column_bytes
     block_k = next((k for k in SKINNY_STEPS if k * held <= device.shared_memory_bytes), SKINNY_STEPS[-1])
-    block_k = min(block_k, max(16, next_power_of_2(product.k)))
+    block_k = _step(block_k, product)
     return Tile(
         block_n=block_n,
         block_k=block_k,
@@ -92,6 +92,11 @@ def _skinny_tile(product: Product, device: Device) -> Tile:
         dependent_launch=device.compute_capability >= 90,
         matrix_instr_nonkdim=_nonkdim(device),
     )
+
+
+def _step(block_k: int, product: Product) -> int:
+    """No more columns than there are; few where rows begin at odd places: registers load their values singly."""
+    return min(32 if product.k % 2 else block_k, max(16, next_power_of_2(product.k)))
 
 
 def _skinny_stages(step_bytes: int, device: Device) -> int:
@@ -107,12 +112,13 @@ def _tile(product: Product, device: Device) -> Tile:
     tma = device.compute_capability >= 90 and product.k % 8 == 0
     block_m, sizes, block_k, num_warps = _tile_shapes(device)
     if product.rope:
+        block_m = 64 if product.half_block > 64 else block_m  # 128 rows of both halves of such heads spill
         sizes = (product.half_block,) if tma else tuple(n for n in sizes if n >= product.half_block) or sizes[:1]
         sizes = tuple(max(n, product.half_block) for n in sizes)
     rows = math.ceil(product.tokens / block_m)
     fitting = (n for n in sizes if rows * math.ceil(columns_of(product) / n) >= device.num_sms)
     block_n = next(fitting, sizes[-1])
-    block_k = min(block_k, max(16, next_power_of_2(product.k)))
+    block_k = _step(block_k, product)
     return Tile(
         block_n=block_n,
         block_k=block_k,

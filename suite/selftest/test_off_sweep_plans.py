@@ -8,6 +8,8 @@ from kernels.device import Device
 from kernels.gemm._linear_plan import choice_for
 from kernels.gemm._stream_k_plan import Tile, stream_k
 from kernels.gemm.problem import Linear
+from kernels.mlp import _block_plan, _qkv_plan
+from kernels.mlp.problem import MLPBlock, QKVProjection
 from suite.measure.compile import compile_all
 
 H200 = Device("cuda", "sm_90", 132, 232448, 32, "float8_e4m3fn")
@@ -42,6 +44,14 @@ def test_narrow_outputs_get_narrow_tiles(problem: Linear) -> None:
     tile = choice_for(problem, H200)
     assert tile.block_n <= max(64, problem.n)
     assert stream_k(problem, tile, H200).num_programs >= H200.num_sms // 3
+
+
+def test_wide_heads_and_odd_rows_get_tiles_that_threads_can_hold() -> None:
+    """Compiled for sm_90, 128 rows of heads of 256 spill 320 registers, and steps of 64 odd columns 202."""
+    widths = {d: _qkv_plan.choice_for(QKVProjection(129, 3072, 16, 1, True, d), H200) for d in (128, 192, 256)}
+    assert [tile.block_m for tile in widths.values()] == [128, 64, 64]
+    choice = _block_plan.choice_for(MLPBlock(33, 1001, 2000), H200)
+    assert (choice.up_block_k, choice.down_block_k) == (32, 128)
 
 
 def test_rows_of_an_even_length_are_loaded_ahead() -> None:
