@@ -8,6 +8,9 @@ from kernels.device import Device
 from kernels.gemm._linear_plan import choice_for
 from kernels.gemm._stream_k_plan import Tile, stream_k
 from kernels.gemm.problem import Linear
+from kernels.kv import _rope_append_plan
+from kernels.kv._plan import RowsPlan
+from kernels.kv.problem import RopeAppend
 from kernels.mlp import _block_plan, _qkv_plan
 from kernels.mlp.problem import MLPBlock, QKVProjection
 from suite.measure.compile import compile_all
@@ -52,6 +55,13 @@ def test_wide_heads_and_odd_rows_get_tiles_that_threads_can_hold() -> None:
     assert [tile.block_m for tile in widths.values()] == [128, 64, 64]
     choice = _block_plan.choice_for(MLPBlock(33, 1001, 2000), H200)
     assert (choice.up_block_k, choice.down_block_k) == (32, 128)
+
+
+@pytest.mark.parametrize(("head_dim", "tokens"), [(64, 16), (128, 16), (192, 8), (256, 8)])
+def test_what_was_chosen_for_heads_of_128_fits_wider_ones(head_dim: int, tokens: int) -> None:
+    problem = RopeAppend(8193, 1, num_pages=4096, head_dim=head_dim, rotary_dim=head_dim)
+    searched = RowsPlan(block_tokens=16, block_heads=4, num_warps=2)
+    assert _rope_append_plan.plan_from(problem, searched, H200).block_tokens == tokens
 
 
 def test_rows_of_an_even_length_are_loaded_ahead() -> None:
