@@ -45,6 +45,10 @@ def next_power_of_2(n: int) -> int:
     return 1 << max(0, n - 1).bit_length()
 
 
+THREAD_VALUES = 128
+"""Most values of a tile for a thread. A choice that was made for narrower heads may want more, and would spill."""
+
+
 @dataclass(frozen=True)
 class Plan:
     """What the kernel is launched with."""
@@ -64,11 +68,14 @@ def plan(problem: Problem, plan_inputs: Inputs, device: Device) -> Plan:
 
 
 def plan_from(problem: RopeAppend | Append | Rope, choice: RowsPlan) -> Plan:
-    """What follows from a choice: no tile is larger than there are tokens and heads."""
+    """What follows from a choice: no tile is larger than there are tokens and heads, nor than its threads can hold."""
+    block_heads = min(choice.block_heads, next_power_of_2(heads_of(problem)))
+    row_values = block_heads * next_power_of_2(problem.head_dim)
+    held_tokens = THREAD_VALUES * choice.num_warps * 32 // row_values
     return Plan(
         problem=problem,
-        block_tokens=min(choice.block_tokens, next_power_of_2(problem.tokens)),
-        block_heads=min(choice.block_heads, next_power_of_2(heads_of(problem))),
+        block_tokens=max(1, min(choice.block_tokens, next_power_of_2(problem.tokens), held_tokens)),
+        block_heads=block_heads,
         num_warps=choice.num_warps,
         load_policy=choice.load_policy,
         store_modifier=choice.store_modifier,
