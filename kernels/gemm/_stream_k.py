@@ -25,6 +25,9 @@ from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from ._stream_k_plan import StreamKPlan
 
+CALL = tl.constexpr(1 << 16)
+"""What a call adds to a tile's counter, where shares wait for each other: a power of two, more than a tile's shares."""
+
 
 @triton.jit
 def tile_place(tile, M, N, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, GROUP_M: tl.constexpr):
@@ -86,11 +89,14 @@ def _added_parts(
 
 
 @triton.jit
-def _wait_for_all(counter, shares):
-    """Say that this share has arrived, and return when all have. Every call adds `shares`: nobody sets it back."""
-    arrived = tl.atomic_add(counter, 1, sem="acq_rel", scope="gpu")
-    wanted = (arrived // shares + 1) * shares
-    while arrived < wanted:
+def _wait_for_all(counter, is_first, shares):
+    """Say that this share has arrived, and return when all have.
+
+    Every call adds CALL, the first share what the others leave of it, and nobody sets the counter back: it wraps.
+    """
+    arrived = tl.atomic_add(counter, tl.where(is_first, CALL - shares + 1, 1), sem="acq_rel", scope="gpu")
+    before = arrived & -CALL
+    while (arrived & -CALL) == before:
         arrived = tl.atomic_add(counter, 0, sem="acquire", scope="gpu")
 
 
@@ -123,7 +129,7 @@ def finish_tile(
                 _store_rows(out, tile, row, column, total, M, N, BLOCK_M, BLOCK_N, GROUP_M)
         if COMBINE == "together":
             tl.debug_barrier()  # as above
-            _wait_for_all(counters + tile, last - first + 1)
+            _wait_for_all(counters + tile, program == first, last - first + 1)
             for start in range((program - first) * ROWS, BLOCK_M, (last - first + 1) * ROWS):
                 own = start + tl.arange(0, ROWS)
                 total = _added_parts(partials, first, last, own, column, BLOCK_M, BLOCK_N, ROWS, BLOCK_N, PARTS)

@@ -104,7 +104,7 @@ class StreamKPlan:
     backend_options: Mapping[str, int] = field(default_factory=dict)
     """Options of one backend only: `waves_per_eu` on AMD."""
     counters: dict[str, Any] = field(default_factory=dict, compare=False)
-    """Tensors [num_tiles] int32 by device: between two calls 0, or of `together` a multiple of a tile's shares.
+    """Tensors [num_tiles] int32 by device: between two calls 0, or of `together` a multiple of `_stream_k.CALL`.
     Calls of one plan must not run side by side."""
 
     @property

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import pytest
 
 from kernels.device import Device
@@ -13,11 +17,26 @@ from kernels.kv._plan import RowsPlan
 from kernels.kv.problem import RopeAppend
 from kernels.mlp import _block_plan, _qkv_plan
 from kernels.mlp.problem import MLPBlock, QKVProjection
-from suite.measure.compile import compile_all
+from suite.measure.compile import PROJECT_ROOT, compile_all
 
 H200 = Device("cuda", "sm_90", 132, 232448, 32, "float8_e4m3fn")
 SEARCHED = Tile(16, 64, 64, num_warps=4, num_stages=10, combine="together")
 TIMEOUT_S = 120
+WRAPS = """
+import torch, triton, triton.language as tl
+from kernels.gemm._stream_k import CALL, _wait_for_all
+
+@triton.jit
+def arrive(counter, is_first, shares):
+    _wait_for_all(counter, is_first, shares)
+
+for calls in (0, 1, 2**15 - 1, 2**15, 2**16 - 1):  # at the last share of three, whether the first came before or not
+    for others, is_first in ((CALL.value - 3 + 1 + 1, False), (2, True)):
+        before = (calls * CALL.value + others + 2**31) % 2**32 - 2**31
+        counter = torch.tensor([before], dtype=torch.int32)
+        arrive[(1,)](counter, is_first, 3)
+        assert counter.item() % 2**32 == (calls + 1) * CALL.value % 2**32, (calls, is_first, counter)
+"""
 
 
 @pytest.mark.parametrize("problem", [Linear(32, 4096, 512), Linear(17, 1, 100)], ids=lambda p: p.id)
@@ -70,3 +89,12 @@ def test_rows_of_an_even_length_are_loaded_ahead() -> None:
     assert choice_for(problem, H200).num_stages >= stages
     (result,) = compile_all([("gemm/triton_stream_k", f"gemm/{problem.id}")], H200, 1, TIMEOUT_S)
     assert result.launches[0]["shared_memory_bytes"] >= stages * (128 + 64) * 64 * 2
+
+
+def test_counters_of_shares_that_wait_wrap_after_32768_calls() -> None:
+    """The last share to arrive goes on, and leaves a multiple of CALL."""
+    command, environment = [sys.executable, "-c", WRAPS], os.environ | {"TRITON_INTERPRET": "1"}
+    done = subprocess.run(
+        command, cwd=PROJECT_ROOT, env=environment, capture_output=True, text=True, check=False, timeout=TIMEOUT_S
+    )
+    assert done.returncode == 0, done.stderr
