@@ -19,7 +19,7 @@ IDLE = 1.05
 TAIL = 0.8
 """Least share of the slots that several waves of whole tiles must keep busy, where shares would save `SAVED_STEPS`."""
 SAVED_STEPS = 16
-"""Least K steps that shares must end earlier than several waves of whole tiles: adding partial sums takes some."""
+"""Least K steps that shares must end earlier than whole tiles, in several waves or if a second kernel adds the sums."""
 IN_KERNEL_BYTES = 128 << 10
 """Most bytes of partial sums of a tile that one program adds; for more a second kernel, on all SMs, is faster."""
 ARRIVAL_BYTES = 512 << 10
@@ -130,10 +130,11 @@ def stream_k(problem: Linear | LinearFP8 | LinearMX, tile: Tile, device: Device)
     tiles, steps = tiles_m * math.ceil(n / tile.block_n), math.ceil(k / tile.block_k)
     slots = device.num_sms * tile.programs_per_sm
     per_program = _share(tiles, steps, slots, tile.min_steps)
-    most_parts = math.ceil(steps / per_program) + (steps % per_program != 0)
+    combine, most_parts = _combine_of(tile, steps, per_program, tiles, device)
+    if combine == "second" and 0 < steps - per_program < SAVED_STEPS:
+        per_program = steps
+        combine, most_parts = _combine_of(tile, steps, per_program, tiles, device)
     programs = math.ceil(tiles * steps / per_program)
-    can_wait = per_program < steps and steps % per_program == 0 and programs <= device.num_sms
-    combine = _combine_of(tile, most_parts, can_wait=can_wait)
     threads = (4 if combine == "second" else tile.num_warps) * device.warp_size
     rows = tile.block_m
     if combine == "second":
@@ -170,12 +171,18 @@ def stream_k(problem: Linear | LinearFP8 | LinearMX, tile: Tile, device: Device)
     )
 
 
-def _combine_of(tile: Tile, most_parts: int, *, can_wait: bool) -> str:
-    """Who adds. Only shares that all run at once, and of which every tile has the same number, wait for each other."""
+def _combine_of(tile: Tile, steps: int, per_program: int, tiles: int, device: Device) -> tuple[str, int]:
+    """(who adds, the most shares of a tile). Only shares that all run at once, and of which every tile has the same
+    number, wait for each other."""
+    most_parts = math.ceil(steps / per_program) + (steps % per_program != 0)
     tile_bytes = most_parts * tile.block_m * tile.block_n * 4
+    is_even = per_program < steps and steps % per_program == 0
+    can_wait = is_even and tiles * steps // per_program <= device.num_sms
     if tile.combine == "by_size" or (tile.combine == "together" and not can_wait):
-        return "arrival" if tile_bytes <= IN_KERNEL_BYTES else "second"
-    return "second" if tile.combine == "arrival" and tile_bytes > ARRIVAL_BYTES else tile.combine
+        return ("arrival" if tile_bytes <= IN_KERNEL_BYTES else "second"), most_parts
+    if tile.combine == "arrival" and tile_bytes > ARRIVAL_BYTES:
+        return "second", most_parts
+    return tile.combine, most_parts
 
 
 def _share(tiles: int, steps: int, slots: int, min_steps: int) -> int:

@@ -55,6 +55,12 @@ def test_a_wave_of_few_tiles_is_shared(problem: Linear) -> None:
     assert state.num_programs * state.per_program <= 1.05 * state.num_tiles * state.steps
 
 
+def test_no_second_kernel_for_a_step_or_two() -> None:
+    """112 tiles of 9 steps for 132 SMs: shares of 8 would save less than adding them takes."""
+    problem = Linear(129, 7168, 576)
+    assert not stream_k(problem, choice_for(problem, H200), H200).is_split
+
+
 def test_no_program_adds_megabytes_alone() -> None:
     tile = Tile(128, 256, 64, num_warps=8, num_stages=4, combine="arrival")
     assert stream_k(Linear(1000, 256, 7168), tile, H200).combine == "second"
