@@ -36,8 +36,14 @@ ADDED_VALUES = 32
 """Partial values that a thread holds at once while it adds: one trip to the cache for all of them."""
 IDLE = 1.05
 """How much longer than an equal share one may be that begins and ends with a tile's parts."""
+TAIL = 0.8
+"""Least share of the slots that several waves of whole tiles must keep busy, where shares would save `SAVED_STEPS`."""
+SAVED_STEPS = 16
+"""Least K steps that shares must end earlier than whole tiles, in several waves or if a second kernel adds the sums."""
 IN_KERNEL_BYTES = 128 << 10
 """Most bytes of partial sums of a tile that one program adds; for more a second kernel, on all SMs, is faster."""
+ARRIVAL_BYTES = 512 << 10
+"""As `IN_KERNEL_BYTES`, where a search chose `arrival` for another problem."""
 TMA_ALIGNED = 16
 """Elements: a descriptor's rows begin at multiples of 16 bytes, and no element is smaller than one."""
 
@@ -82,7 +88,7 @@ class StreamKPlan:
     combine_rows: int
     """Rows of a tile that one program adds."""
     counters: dict[str, Any] = field(default_factory=dict, compare=False)
-    """Tensors [num_tiles] int32 by device: between two calls 0, or of `together` a multiple of a tile's shares.
+    """Tensors [num_tiles] int32 by device: between two calls 0, or of `together` a multiple of `CALL`.
     Calls of one plan must not run side by side."""
 
     @property
@@ -108,10 +114,11 @@ def stream_k(problem: Linear | LinearFP8 | LinearMX, tile: Tile, device: Device)
     tiles, steps = tiles_m * math.ceil(n / 128), math.ceil(k / 128)
     slots = device.num_sms
     per_program = _share(tiles, steps, slots, tile.min_steps)
-    most_parts = math.ceil(steps / per_program) + (steps % per_program != 0)
+    combine, most_parts = _combine_of(tile, steps, per_program, tiles, device)
+    if combine == "second" and 0 < steps - per_program < SAVED_STEPS:
+        per_program = steps
+        combine, most_parts = _combine_of(tile, steps, per_program, tiles, device)
     programs = math.ceil(tiles * steps / per_program)
-    can_wait = steps % per_program == 0 and programs <= device.num_sms
-    combine = _combine_of(tile, most_parts, can_wait=can_wait)
     threads = (4 if combine == "second" else tile.num_warps) * 32
     rows = tile.block_m
     if combine == "second":
@@ -137,21 +144,30 @@ def stream_k(problem: Linear | LinearFP8 | LinearMX, tile: Tile, device: Device)
     )
 
 
-def _combine_of(tile: Tile, most_parts: int, *, can_wait: bool) -> str:
-    """Who adds. Only shares that all run at once, and of which every tile has the same number, wait for each other."""
+def _combine_of(tile: Tile, steps: int, per_program: int, tiles: int, device: Device) -> tuple[str, int]:
+    """(who adds, the most shares of a tile). Only shares that all run at once, and of which every tile has the same
+    number, wait for each other."""
+    most_parts = math.ceil(steps / per_program) + (steps % per_program != 0)
+    tile_bytes = most_parts * tile.block_m * 128 * 4
+    is_even = per_program < steps and steps % per_program == 0
+    can_wait = is_even and tiles * steps // per_program <= device.num_sms
     if tile.combine == "by_size" or (tile.combine == "together" and not can_wait):
-        return "arrival" if most_parts * tile.block_m * 128 * 4 <= IN_KERNEL_BYTES else "second"
-    return tile.combine
+        return ("arrival" if tile_bytes <= IN_KERNEL_BYTES else "second"), most_parts
+    if tile.combine == "arrival" and tile_bytes > ARRIVAL_BYTES:
+        return "second", most_parts
+    return tile.combine, most_parts
 
 
 def _share(tiles: int, steps: int, slots: int, min_steps: int) -> int:
     """K steps of a share: whole tiles or whole parts of tiles where that leaves few programs idle."""
     waves = tiles / slots
-    if waves > 4 or waves / math.ceil(waves) > 0.9:
+    if waves > 4 or waves / math.ceil(waves) > 0.9 or steps <= min_steps:
         return steps
-    equal = max(math.ceil(tiles * steps / slots), min(steps, min_steps))
-    parts = steps // equal
-    even = math.ceil(steps / max(1, parts))
+    equal = max(math.ceil(tiles * steps / slots), min_steps)
+    if waves > 1:
+        saved = math.ceil(waves) * steps - equal
+        return equal if waves / math.ceil(waves) < TAIL and saved >= SAVED_STEPS else steps
+    even = math.ceil(steps / (steps // equal))
     return even if even <= IDLE * equal else equal
 
 
@@ -200,6 +216,10 @@ def choice_for(problem: LinearFP8) -> Tile:
     return next(chosen for when, chosen in _table() if _matches(when, found))
 
 
+CALL = tl.constexpr(1 << 16)
+"""What a call adds to a tile's counter, where shares wait for each other: a power of two, more than a tile's shares."""
+
+
 @triton.jit
 def tile_place(tile, M, N, BLOCK_M: tl.constexpr, GROUP_M: tl.constexpr):
     """(block of tokens, block of features) of a tile: GROUP_M blocks of tokens for each block of features in turn."""
@@ -208,6 +228,14 @@ def tile_place(tile, M, N, BLOCK_M: tl.constexpr, GROUP_M: tl.constexpr):
     group_size = tl.minimum(tiles_m - group * GROUP_M, GROUP_M)
     within = tile % (GROUP_M * tiles_n)
     return group * GROUP_M + within % group_size, within // group_size
+
+
+@triton.jit
+def row_length(K, K_MULTIPLE: tl.constexpr):
+    """K, of which Triton sees by itself whether it is a multiple of 16: else loads are as wide as K_MULTIPLE allows."""
+    if K_MULTIPLE < 16:
+        return K // K_MULTIPLE * K_MULTIPLE
+    return K
 
 
 @triton.jit
@@ -243,11 +271,14 @@ def _added_parts(partials, first, last, row, column, BLOCK_M: tl.constexpr, ROWS
 
 
 @triton.jit
-def _wait_for_all(counter, shares):
-    """Say that this share has arrived, and return when all have. Every call adds `shares`: nobody sets it back."""
-    arrived = tl.atomic_add(counter, 1, sem="acq_rel", scope="gpu")
-    wanted = (arrived // shares + 1) * shares
-    while arrived < wanted:
+def _wait_for_all(counter, is_first, shares):
+    """Say that this share has arrived, and return when all have.
+
+    Every call adds CALL, the first share what the others leave of it, and nobody sets the counter back: it wraps.
+    """
+    arrived = tl.atomic_add(counter, tl.where(is_first, CALL - shares + 1, 1), sem="acq_rel", scope="gpu")
+    before = arrived & -CALL
+    while (arrived & -CALL) == before:
         arrived = tl.atomic_add(counter, 0, sem="acquire", scope="gpu")
 
 
@@ -291,7 +322,7 @@ def finish_tile(
                 _store_rows(out, tile, row, column, total, M, N, BLOCK_M, GROUP_M)
         if COMBINE == "together":
             tl.debug_barrier()  # as above
-            _wait_for_all(counters + tile, last - first + 1)
+            _wait_for_all(counters + tile, program == first, last - first + 1)
             for start in range((program - first) * ROWS, BLOCK_M, (last - first + 1) * ROWS):
                 own = start + tl.arange(0, ROWS)
                 total = _added_parts(partials, first, last, own, column, BLOCK_M, ROWS, PARTS)
@@ -451,12 +482,14 @@ def _linear_fp8(
     SPLIT: tl.constexpr,
     COMBINE: tl.constexpr,
     EVEN_K: tl.constexpr,
+    K_MULTIPLE: tl.constexpr,
     DEPENDENT_LAUNCH: tl.constexpr,
     TMA: tl.constexpr,
     GROUP_N: tl.constexpr,
 ):
     """Program p: K steps [p * per_program, ..) of all tiles laid end to end. A stride of a scale may be 0."""
     let_dependents_launch(DEPENDENT_LAUNCH)
+    K = row_length(K, K_MULTIPLE)
     steps = tl.cdiv(K, 128)
     at = tl.program_id(0) * per_program
     end = tl.minimum(at + per_program, tl.cdiv(M, BLOCK_M) * tl.cdiv(N, 128) * steps)
@@ -535,6 +568,7 @@ def run(inputs: Inputs, state: StreamKPlan) -> Outputs:
         state.per_program,
         TMA=state.tma,
         GROUP_N=GROUP if is_block else 1,
+        K_MULTIPLE=min(16, k & -k),
         BLOCK_M=state.block_m,
         GROUP_M=state.group_m,
         PARTS=state.parts,
