@@ -105,9 +105,16 @@ def judge(  # noqa: PLR0913, PLR0917 - each argument is an option
 
 @app.command()
 def generate(  # noqa: PLR0913, PLR0917 - each argument is an option
-    family: Annotated[str, typer.Argument(metavar="FAMILY", help="Whose spaces are searched.")],
+    wanted: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="FAMILY...", help="Whose spaces are searched; or FAMILY/SPACE, FAMILY/TASK: `moe/router`."
+        ),
+    ],
     gpu: Annotated[str, typer.Option(metavar="DEVICE", help="For which device; it need not be here.")],
-    budget: Annotated[str, typer.Option(metavar="TIME", help="90s, 5m, 1h; with --resume over all sessions.")] = "20m",
+    budget: Annotated[
+        str, typer.Option(metavar="TIME", help="90s, 5m, 1h for all spaces; with --resume over all sessions.")
+    ] = "20m",
     seed: Annotated[int, typer.Option(min=0, help="The same seed and trial log give the same file.")] = 0,
     trials: Annotated[int | None, typer.Option(min=1, help="Most trials of a space.", show_default=False)] = None,
     resume: Annotated[
@@ -126,11 +133,11 @@ def generate(  # noqa: PLR0913, PLR0917 - each argument is an option
     ] = False,
     space: Annotated[str, typer.Option(help="Only this space of the family: `decode_split_kv`, say.")] = "",
 ) -> None:
-    """Search for fast kernels of a family and write them to kernels/<family>/generated/. No device is needed."""
+    """Search for fast kernels of families and write them to kernels/<family>/generated/. No device is needed."""
     from .commands import generate as command
 
     how = command.How(gpu, budget, seed, trials, resume, run_dir, scheduler, jobs, tier, estimate, space)
-    raise typer.Exit(command.run(_root(), family, how))
+    raise typer.Exit(command.run(_root(), wanted, how))
 
 
 @app.command()

@@ -10,13 +10,14 @@ from __future__ import annotations
 import functools
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor
+from concurrent.futures import Executor, Future
 from contextlib import contextmanager
 from typing import Any
 
 from ..device.detect import choose_all, detect
 from ..record.schema import RecordError
-from .evaluate import Measuring, Reply, Request, evaluate
+from .evaluate import Reply, Request, evaluate
+from .timing import Timing
 
 TRIALS_PER_GPU = 8
 """So many trials claim a GPU together: one is timed on it while the others compile."""
@@ -25,8 +26,8 @@ TRIALS_PER_GPU = 8
 @contextmanager
 def cluster(
     scheduler: str, gpu: str, seed: int, estimate: bool
-) -> Iterator[tuple[Executor, Callable[[Request], Reply], bool]]:
-    """An executor on the cluster at `scheduler`, what it evaluates a trial with, and whether that is timed on `gpu`.
+) -> Iterator[tuple[Executor, Callable[[Request], Reply], int]]:
+    """An executor on the cluster at `scheduler`, what it evaluates a trial with, and how many of `gpu` time trials.
 
     RecordError where `distributed` is not installed, nobody answers, or a worker's GPU is of another kind.
     """
@@ -35,14 +36,24 @@ def cluster(
         if declared:
             claims = {"GPU": 1 / TRIALS_PER_GPU}
             measured = functools.partial(evaluate_there, gpu=gpu, seed=seed)
-            yield client.get_executor(pure=False, retries=0, resources=claims), measured, True
+            yield client.get_executor(pure=False, retries=0, resources=claims), measured, int(sum(declared.values()))
         else:
-            yield client.get_executor(pure=False, retries=0), evaluate, False
+            yield client.get_executor(pure=False, retries=0), evaluate, 0
 
 
 def evaluate_there(request: Request, gpu: str, seed: int) -> Reply:
     """One trial in a worker of the cluster, timed on that worker's own GPU."""
-    return _measuring(gpu, seed)(request)
+    reply: Reply = _timing(gpu, seed).submit(evaluate, request).result()
+    return reply
+
+
+class _Here(Executor):
+    """Compiles in the thread that asks: the cluster has given it one of its own."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        done: Future[Any] = Future()
+        done.set_result(fn(*args, **kwargs))
+        return done
 
 
 def own_gpus(gpu: str) -> list[Any]:
@@ -50,15 +61,15 @@ def own_gpus(gpu: str) -> list[Any]:
     return [chosen for chosen in choose_all(detect()) if chosen.key == gpu]
 
 
-def _measuring(gpu: str, seed: int) -> Measuring:
+def _timing(gpu: str, seed: int) -> Timing:
     with _ONE_BEGINS:
-        if (gpu, seed) not in _MEASURING:
-            _MEASURING[gpu, seed] = Measuring(own_gpus(gpu), seed)
-        return _MEASURING[gpu, seed]
+        if (gpu, seed) not in _TIMING:
+            _TIMING[gpu, seed] = Timing(_Here(), own_gpus(gpu), seed)
+        return _TIMING[gpu, seed]
 
 
 _ONE_BEGINS = threading.Lock()
-_MEASURING: dict[tuple[str, int], Measuring] = {}
+_TIMING: dict[tuple[str, int], Timing] = {}
 
 
 def _declared_gpus(client: Any, gpu: str) -> dict[str, float]:

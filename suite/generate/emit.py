@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -22,7 +26,7 @@ from .table import Point, Row, table_of
 from .trials import Trials
 
 GENERATOR = "kernelgate generate"
-VERSION = "1"
+VERSION = "2"
 LICENSE = "Apache-2.0"
 
 
@@ -64,9 +68,38 @@ def write(subject: Subject, trials: Trials) -> tuple[Path, Document]:
     folder = subject.root / "kernels" / subject.family
     text = specialised(folder, subject.space, rows, subject.spec.device(), manifest_path.name)
     document = _manifest(subject, trials, rows, text)
-    write_atomic(manifest_path, json.dumps(document, indent=2, ensure_ascii=False) + "\n")
-    write_atomic(path, text)
+    with _alone(path.parent):
+        write_atomic(manifest_path, json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+        write_atomic(path, text)
     return path, document
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """While no other search writes there: a kernel and its manifest belong together."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise RecordError(f"{folder}: cannot be written to ({error.strerror or error}).") from error
+    try:
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def refuse_unwritable(subject: Subject) -> None:
+    """RecordError where nothing could be written, or where what is there was measured and what comes will not be."""
+    folder = subject.path.parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise RecordError(f"{folder}: no kernel can be written there ({error.strerror or error}).") from error
+    refuse_to_replace_measured(subject)
 
 
 def refuse_to_replace_measured(subject: Subject) -> None:
@@ -82,7 +115,7 @@ def rows_of(subject: Subject, trials: Trials) -> list[Row]:
     for problem in subject.problems:
         best, by_hand = trials.best(problem_key(problem)), subject.space.by_hand(problem, device)
         if best is not None:
-            points.append(Point(subject.space.facts(problem), dict(best.choice), best.score_us or 0.0))
+            points.append(Point(subject.space.facts(problem), dict(best.choice), trials.time_us(best)))
         elif trials.find(problem_key(problem), by_hand) is None:  # the search ended before it came to this one
             points.append(Point(subject.space.facts(problem), by_hand, 0.0))
     points += _other_kinds(subject, points)
@@ -116,8 +149,6 @@ def _otherwise(subject: Subject, uses: Sequence[Mapping[str, Any]]) -> Mapping[s
 
 
 def _manifest(subject: Subject, trials: Trials, rows: list[Row], text: str) -> Document:
-    spent_s = max((result.elapsed_s for result in trials.results.values()), default=0.0)
-    device_s = sum(float(result.figures.get("device_s", 0.0)) for result in trials.results.values())
     failures = trials.failures()
     document: Document = {
         "schema": schema_version("manifest"),
@@ -129,7 +160,7 @@ def _manifest(subject: Subject, trials: Trials, rows: list[Row], text: str) -> D
         "generator": {"name": GENERATOR, "version": VERSION},
         "seed": subject.seed,
         "space_sha256": subject.space.sha256(subject.spec.device()),
-        "budget_s": {"wall": spent_s, "device": round(device_s, 1)},
+        "budget_s": {"wall": trials.seen_s, "device": round(trials.device_s, 1)},
         "trials": {"tried": len(trials.results), "failed": sum(failures.values()), "failures": failures},
         "parents": [f"{subject.family}/{subject.space.template}"],
         "compilers": compilers(),

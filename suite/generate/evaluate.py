@@ -13,8 +13,8 @@ import shutil
 import signal
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
-from concurrent.futures import CancelledError, Executor, Future, ThreadPoolExecutor
+from collections.abc import Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,9 @@ from ..measure.process import Worker, WorkerError
 Request = dict[str, Any]
 Reply = dict[str, Any]
 TIMEOUT_S = 60.0
+WARM_UP = {"op": "warm_up", "kernels": [], "libraries": []}
+NO_DEVICE = "no_device"
+"""Reason of a reply whose worker could not have the device: no choice is to blame."""
 _own = threading.local()
 
 
@@ -34,72 +37,12 @@ def evaluate(request: Request) -> Reply:
 
     Returns {"status": "compiled" or "failed", "reason", "sentence", "launches", "cost"}; see `compile_choice`.
     """
-    return _serve(request, COMPILING | WITHOUT_LINE_INFO, None)
+    return serve(request, COMPILING | WITHOUT_LINE_INFO, None)
 
 
-class Measuring:
-    """Evaluates as `evaluate` does, and times what compiled on this machine's GPUs: one choice at a time on each.
-
-    A GPU takes the choices of the problem that it is at before those of others, whose inputs it would have to draw.
-    """
-
-    def __init__(self, chosen: Sequence[ChosenDevice], seed: int) -> None:
-        self._cache_bytes = max(device.last_level_cache_bytes for device in chosen)
-        self._seed = seed
-        self._waiting: list[tuple[Request, Future[Reply]]] = []
-        self._changed = threading.Condition()
-        self._closed = False
-        self._threads = [threading.Thread(target=self._time_all, args=(device,), daemon=True) for device in chosen]
-        for thread in self._threads:
-            thread.start()
-
-    def __call__(self, request: Request) -> Reply:
-        """One trial: its machine code's figures, and its time beside the choice by hand; see `measure_choice`."""
-        compiled = evaluate(request)
-        if compiled["status"] != "compiled":
-            return compiled
-        timed: Future[Reply] = Future()
-        with self._changed:
-            if self._closed:
-                raise CancelledError
-            self._waiting.append((request, timed))
-            self._changed.notify()
-        return compiled | timed.result()
-
-    def _time_all(self, device: ChosenDevice) -> None:
-        problem = None
-        while (taken := self._take(problem)) is not None:
-            request, timed = taken
-            problem = request.get("problem")
-            message = request | {"op": "measure_choice", "cache_bytes": self._cache_bytes, "seed": self._seed}
-            try:
-                timed.set_result(_serve(message, WITHOUT_LINE_INFO, device))
-            except Exception as error:  # noqa: BLE001 - told to whoever waits
-                timed.set_exception(error)
-
-    def _take(self, problem: str | None) -> tuple[Request, Future[Reply]] | None:
-        """The next choice, of `problem` if there is one; None once all is closed."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._waiting or self._closed)
-            if self._closed:
-                return None
-            same = (n for n, (request, _) in enumerate(self._waiting) if request.get("problem") == problem)
-            return self._waiting.pop(next(same, 0))
-
-    def close(self) -> None:
-        """End the threads; whoever still waits hears of it. Their workers end with the others'."""
-        with self._changed:
-            self._closed = True
-            for _, timed in self._waiting:
-                timed.cancel()
-            self._changed.notify_all()
-        for thread in self._threads:
-            thread.join()
-
-
-def _serve(request: Request, environment: dict[str, str], device: ChosenDevice | None) -> Reply:
+def serve(request: Request, environment: dict[str, str], device: ChosenDevice | None) -> Reply:
     """One request in this thread's worker, which is started on `device` where there is none."""
-    worker = getattr(_own, "worker", None)
+    worker: Worker | None = getattr(_own, "worker", None)
     try:
         if worker is None:
             worker = _own.worker = Worker(PROJECT_ROOT, _logs() / f"{threading.get_ident()}.log", environment)
@@ -117,10 +60,13 @@ def _serve(request: Request, environment: dict[str, str], device: ChosenDevice |
 
 
 def _begin_on(worker: Worker, device: ChosenDevice) -> None:
-    """WorkerError where the worker cannot have the device."""
-    reply = worker.request(start_request(device), START_TIMEOUT_S)
+    """WorkerError `no_device` where the worker cannot have the device."""
+    try:
+        reply = worker.request(start_request(device), START_TIMEOUT_S)
+    except WorkerError as error:
+        raise WorkerError(NO_DEVICE, f"{device.name} could not be had. {error.sentence}") from error
     if reply["status"] != "ran":
-        raise WorkerError(reply["reason"], f"{device.name} could not be had. {reply['sentence']}")
+        raise WorkerError(NO_DEVICE, f"{device.name} could not be had. {reply['sentence']}")
 
 
 _STARTED: list[Worker] = []
@@ -136,15 +82,22 @@ def _logs() -> Path:
 
 @contextlib.contextmanager
 def executor(jobs: int) -> Iterator[Executor]:
-    """Threads of this process, with a worker each."""
+    """Threads of this process, with a worker each; what is slow to import is being imported from now on."""
     threads = ThreadPoolExecutor(jobs)
     try:
+        for _ in range(jobs):
+            threads.submit(evaluate, WARM_UP)
         yield threads
     finally:
         threads.shutdown(wait=False, cancel_futures=True)  # or they would start workers for what still waits
-        for worker in tuple(_STARTED):  # a thread that waits for one sees the end of file, and takes it off the list
-            with contextlib.suppress(OSError):
-                os.killpg(worker.pid, signal.SIGKILL)
+        end_workers()
         threads.shutdown(wait=True)
         while _STARTED:
             _STARTED.pop().kill()
+
+
+def end_workers() -> None:
+    """A thread that waits for one sees the end of file, and takes it off the list."""
+    for worker in tuple(_STARTED):
+        with contextlib.suppress(OSError):
+            os.killpg(worker.pid, signal.SIGKILL)

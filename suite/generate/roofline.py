@@ -46,9 +46,10 @@ UNITS_OF_AN_SM = 4
 
 
 def estimate_us(cost: Cost, work: Work, launches: Sequence[Launch], spec: DeviceSpec) -> float:
-    """Estimated time of one call in us; infinite where the sheet knows no peak or bandwidth."""
+    """Estimated time of one call in us; infinite where the sheet knows no bandwidth. Without a peak of the problem's
+    type, its operations count for nothing: all choices execute about as many."""
     device, peak, bandwidth = spec.device(), spec.peak_for(cost.compute_dtype), spec.bandwidth_bytes_per_s
-    if not (peak and bandwidth and launches):
+    if not (bandwidth and launches):
         return math.inf
     main = max(launches, key=lambda launch: sum(launch["matrix_instructions"].values()))
     blocks = math.prod(main["grid"])
@@ -56,7 +57,7 @@ def estimate_us(cost: Cost, work: Work, launches: Sequence[Launch], spec: Device
     on_an_sm = min(resident, math.ceil(blocks / device.num_sms))
     busy = _busy(blocks, resident, device.num_sms)
     warps = min(1.0, on_an_sm * main["num_warps"] / UNITS_OF_AN_SM)
-    rate = _rate(main, peak, spec) * busy * warps
+    rate = _rate(main, peak, spec) * busy * warps if peak else math.inf
     compute_us = cost.flops * work.flops_factor / rate * 1e6
     moved: float = cost.cold_read_bytes + cost.write_bytes + work.extra_bytes
     moved = max(moved, cost.cold_read_bytes * work.reread_factor / CACHE_RATE)

@@ -1,121 +1,108 @@
 """Which choice to try next: optuna's tree-structured Parzen estimator, asked and told by hand.
 
-What a space rules out is never tried; what failed is told as pruned, which the estimator takes for worse than all that
-ran. Batches are of one size however many workers there are, and are told in the order in which they were asked: the
-same seed and the same results give the same choices.
+The estimator knows no constraints. What it wishes for is replaced by the nearest choice that the space allows, and it
+is told of that one. What failed is told as pruned, which it takes for worse than all that ran. The same seed, and the
+same results told between the same asks, give the same choices.
 """
 
 from __future__ import annotations
 
 import hashlib
-import random
 import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
 from kernels.device import Device
 from kernels.problem import Problem
-from kernels.space import Space, Value
+from kernels.space import Space
 
 from ..record.schema import RecordError
-from .trials import Result, Trials
+from .choices import Choice, Choices
+from .trials import Result
 
-ATTEMPTS = 40
-"""Choices of the estimator for one that is allowed and new, before plain draws."""
-DRAWS = 50_000
-"""Plain draws for one, which take microseconds each, before a problem counts as exhausted."""
 STARTUP_TRIALS = 10
-"""Random ones before the estimator begins."""
+"""Plain draws before the estimator is asked."""
+PLAIN = 16
+"""Every so manieth choice is a plain draw even then: what is known is where wishes are moved to."""
 
 
 class Sampler:
-    """The choices of one problem."""
+    """The choices of one problem, one after the other."""
 
     def __init__(self, space: Space, problem: Problem, key: str, device: Device, seed: int) -> None:
         """`key` is the problem's id in records. RecordError where optuna is not installed."""
-        self._space, self._problem, self._device, self.key = space, problem, device, key
-        self._values: Mapping[str, Sequence[Value]] = space.values_for(problem, device)
-        self._open: dict[str, Any] = {}
-        self._hand: dict[str, Value] | None = space.by_hand(problem, device)
-        self.ruled_out = 0
-        """Draws that the space ruled out, by analysis alone."""
-        self.exhausted = False
         digest = hashlib.sha256(f"{seed}:{key}".encode()).digest()
-        self._random = random.Random(digest)
+        self.key = key
+        self.asked: list[Choice] = []
+        """In order."""
+        self.told = 0
+        """Of these, how many the estimator has been told of."""
+        self.exhausted = False
+        self._choices = Choices(space, problem, device, digest)
+        self._hand: Choice = space.by_hand(problem, device)
         self._study = _study(int.from_bytes(digest[:4], "big"))
+        self._distributions = _distributions(self._choices)
+        self._open: list[Any] = []
 
-    def ask(self, trials: Trials) -> dict[str, Value] | None:
+    @property
+    def ruled_out(self) -> int:
+        """Draws and wishes that the space ruled out, by analysis alone."""
+        return self._choices.ruled_out
+
+    def ask(self) -> Choice | None:
         """A choice that is not ruled out and was not asked for before; None where none is found.
 
-        The first is the one by hand. What the log of an earlier session knows is asked for as well.
+        The first is the one by hand.
         """
-        if self._hand is not None:
-            choice, self._hand = self._hand, None
-            return self._opened(choice)
-        for _ in range(ATTEMPTS):
-            trial = self._study.ask()
-            made = self._space.made(self._suggest(trial))
-            choice = asdict(self._space.normal(self._problem, made, self._device))
-            if repr(choice) in self._open:
-                self._repeat(trial, choice, trials)
-            elif self._space.why_not(self._problem, self._space.made(choice), self._device):
-                self.ruled_out += 1
-                self._fail(trial)
-            else:
-                self._open[repr(choice)] = trial
-                return choice
-        return self._drawn()
-
-    def _drawn(self) -> dict[str, Value] | None:
-        """One drawn at random, where the estimator proposes little else than what is ruled out or known."""
-        for _ in range(DRAWS):
-            made = self._space.made({name: self._random.choice(values) for name, values in self._values.items()})
-            choice = asdict(self._space.normal(self._problem, made, self._device))
-            if repr(choice) in self._open:
-                continue
-            if self._space.why_not(self._problem, self._space.made(choice), self._device) is None:
-                return self._opened(choice)
-            self.ruled_out += 1
-        self.exhausted = True
-        return None
-
-    def _opened(self, choice: dict[str, Value]) -> dict[str, Value]:
-        """Have the estimator take this one for its own."""
-        self._study.enqueue_trial({n: v for n, v in choice.items() if self._is_choice(n, v)})
-        self._open[repr(choice)] = self._study.ask()
-        self._suggest(self._open[repr(choice)])
+        choice, trial = self._next()
+        if choice is None:
+            self.exhausted = True
+            return None
+        self.asked.append(self._choices.give(choice))
+        self._open.append(trial or self._trial_of(choice))
         return choice
 
     def tell(self, result: Result) -> None:
-        """What became of a choice that was asked for."""
-        from optuna.trial import TrialState
-
-        trial = self._open[repr(dict(result.choice))]
+        """What became of the earliest choice that was asked for and not told of."""
+        assert dict(result.choice) == self.asked[self.told], "results are told in the order of asking"
+        trial, self._open[self.told] = self._open[self.told], None
+        self.told += 1
         if result.score_us is None:
-            self._study.tell(trial, state=TrialState.PRUNED)
+            self._study.tell(trial, state=_state("PRUNED"))
         else:
             self._study.tell(trial, result.score_us)
 
-    def _is_choice(self, name: str, value: Value) -> bool:
-        return len(self._values[name]) > 1 and value in self._values[name]
+    def _next(self) -> tuple[Choice | None, Any]:
+        """A choice, and the estimator's own trial where it is exactly what it wished for."""
+        number = len(self.asked)
+        if number == 0:
+            return self._hand, None
+        if number > STARTUP_TRIALS and number % PLAIN:
+            trial = self._study.ask(self._distributions)
+            wish = {name: values[0] for name, values in self._choices.values.items()} | trial.params
+            choice = self._choices.nearest(wish)
+            if choice is not None and all(choice[name] == value for name, value in trial.params.items()):
+                return choice, trial
+            self._study.tell(trial, state=_state("FAIL"))  # the estimator forgets it
+            if choice is not None:
+                return choice, None
+        return self._choices.drawn(), None
 
-    def _suggest(self, trial: Any) -> dict[str, Value]:
-        return {name: trial.suggest_categorical(name, list(values)) if len(values) > 1 else values[0]
-                for name, values in self._values.items()}  # fmt: skip
+    def _trial_of(self, choice: Choice) -> Any:
+        """Have the estimator take this one for its own."""
+        self._study.enqueue_trial({n: choice[n] for n, d in self._distributions.items() if choice[n] in d.choices})
+        return self._study.ask(self._distributions)
 
-    def _repeat(self, trial: Any, choice: dict[str, Value], trials: Trials) -> None:
-        """The estimator's favourite again: told once more, so that it is drawn less and less surely."""
-        known = trials.find(self.key, choice)
-        if known is not None and known.score_us is not None:
-            self._study.tell(trial, known.score_us)
-        else:
-            self._fail(trial)
 
-    def _fail(self, trial: Any) -> None:
-        from optuna.trial import TrialState
+def _distributions(choices: Choices) -> dict[str, Any]:
+    from optuna.distributions import CategoricalDistribution
 
-        self._study.tell(trial, state=TrialState.FAIL)
+    return {n: CategoricalDistribution(tuple(values)) for n, values in choices.values.items() if len(values) > 1}
+
+
+def _state(name: str) -> Any:
+    from optuna.trial import TrialState
+
+    return TrialState[name]
 
 
 def _study(seed: int) -> Any:

@@ -25,6 +25,7 @@ OPERATIONS = {
     "describe": "suite.measure.describe:describe",
     "compile": "suite.measure.compile_worker:compile_case",
     "compile_choice": "suite.measure.compile_worker:compile_choice",
+    "prepare_choices": "suite.measure.choice_times:prepare_choices",
     "measure_choice": "suite.measure.choice_times:measure_choice",
     "check": "suite.measure.execute:run_case",
     "referee": "suite.judge.check:referee",

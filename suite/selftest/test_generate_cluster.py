@@ -13,6 +13,7 @@ import pytest
 from suite.commands.generate import How, run
 from suite.generate import cluster as clustering
 from suite.generate import evaluate as evaluating
+from suite.generate import timing
 from suite.generate.cluster import cluster
 from suite.measure.compile import PROJECT_ROOT
 from suite.record.schema import RecordError
@@ -40,26 +41,27 @@ def pretended(workers: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     def serve(request: dict[str, Any], environment: dict[str, str], device: Any) -> dict[str, Any]:
         if device is None:
             return {"status": "compiled", "cost": {}}
-        return {"status": "measured", "time_us": 1.0, "by_hand_us": 2.0, "device_s": 0.0, "on": device.index}
+        return {"status": "measured", "time_us": 1.0, "by_hand_us": 2.0, "on": device.index}
 
     gpu = SimpleNamespace(index=7, key="h200", last_level_cache_bytes=1)
-    monkeypatch.setattr(evaluating, "_serve", serve)
-    monkeypatch.setattr(clustering, "_MEASURING", {})
+    monkeypatch.setattr(evaluating, "serve", serve)
+    monkeypatch.setattr(timing, "serve", serve)
+    monkeypatch.setattr(clustering, "_TIMING", {})
     monkeypatch.setattr(clustering, "detect", lambda: None)
     monkeypatch.setattr(clustering, "choose_all", lambda detected: [gpu])
     return workers
 
 
 def test_workers_that_declare_a_gpu_time_on_it(pretended: Any) -> None:
-    with cluster(pretended.scheduler_address, "h200", 0, estimate=False) as (executor, evaluate, measured):
-        assert measured
+    with cluster(pretended.scheduler_address, "h200", 0, estimate=False) as (executor, evaluate, gpus):
+        assert gpus == 1
         replies = [executor.submit(evaluate, REQUEST | {"choice": {"n": n}}).result(30) for n in range(4)]
     assert [(reply["status"], reply["on"]) for reply in replies] == [("measured", 7)] * 4
 
 
 def test_an_estimate_asks_for_no_gpu(pretended: Any) -> None:
-    with cluster(pretended.scheduler_address, "h200", 0, estimate=True) as (executor, evaluate, measured):
-        assert not measured
+    with cluster(pretended.scheduler_address, "h200", 0, estimate=True) as (executor, evaluate, gpus):
+        assert gpus == 0
         assert executor.submit(evaluate, REQUEST).result(30)["status"] == "compiled"
 
 
@@ -93,6 +95,6 @@ def test_processes_of_a_cluster_give_the_file_that_threads_here_give(tmp_path: P
                 jobs=1,
                 space="gather",
             )
-            run(root, "kv", how)
+            run(root, ["kv"], how)
             written.append((root / "kernels/kv/generated/mi300x_gather.py").read_text())
     assert written[0] == written[1]

@@ -120,7 +120,7 @@ def trials_in(folder: Path, *scores: float | None) -> Trials:
     device = spec_by_key("mi300x").device()
     for problem, score in zip(CI[:2], scores, strict=True):
         status, reason = ("failed", "hung") if score is None else ("ranked", "")
-        trials.add(Result(problem_key(problem), SPACE.by_hand(problem, device), status, score, reason, elapsed_s=2.5))
+        trials.add([Result(problem_key(problem), SPACE.by_hand(problem, device), status, score, reason, elapsed_s=2.5)])
     return trials
 
 
@@ -158,7 +158,8 @@ def test_a_real_trial_from_choice_to_estimate(tmp_path):
     trials = Trials(tmp_path, {}, resume=False)
     with executor(1) as threads:
         search = Search(SPACE, "mla", spec_by_key("mi300x"), SMOKE[:1], 0, trials, evaluate=evaluate)
-        search.run(threads, Budget(TIMEOUT_S, 1))
+        search.begin(threads, Budget(TIMEOUT_S, 1))
+        search.run()
     (result,) = trials.results.values()
     assert (result.status, result.sentence) == ("ranked", "")
     assert result.score_us is not None

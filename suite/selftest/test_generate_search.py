@@ -16,7 +16,7 @@ from suite.device.specs import spec_by_key
 from suite.generate.emit import Subject, rows_of
 from suite.generate.occupancy import resident_blocks
 from suite.generate.roofline import estimate_us
-from suite.generate.search import PER_ROUND, Budget, Search
+from suite.generate.search import AHEAD, Budget, Search
 from suite.generate.table import look_up
 from suite.generate.trials import LOG_NAME, Trials
 from suite.record.schema import RecordError
@@ -66,10 +66,15 @@ def launch(registers=128, shared=65536, warps=4, spilled=0, grid=(304, 1, 1), ki
             "matrix_instructions": {"mfma": 8} if kinds is None else kinds}  # fmt: skip
 
 
+def go(search, budget, on=None):
+    search.begin(on or Here(), budget)
+    return search.run()
+
+
 def searched(folder, trials, resume=False, seed=0, on=None) -> list[str]:
     """Lines of the log after a search, without times."""
     kept = Trials(folder, HEADER, resume)
-    Search(SPACE, "mla", MI300X, PROBLEMS, seed, kept, evaluate=fake).run(on or Here(), Budget(WALL_S, trials))
+    go(Search(SPACE, "mla", MI300X, PROBLEMS, seed, kept, evaluate=fake), Budget(WALL_S, trials), on)
     kept.close()
     return [json.dumps(json.loads(line) | {"elapsed_s": 0}) for line in (folder / LOG_NAME).read_text().splitlines()]
 
@@ -108,7 +113,7 @@ def test_the_first_choice_is_the_one_by_hand_and_the_best_is_never_worse(tmp_pat
     for problem in PROBLEMS:
         by_hand = trials.find(problem_key(problem), SPACE.by_hand(problem, MI300X.device()))
         best = trials.best(problem_key(problem))
-        assert next(trials.of(problem_key(problem))) == by_hand
+        assert trials.of(problem_key(problem))[0] == by_hand
         assert best is not None
         assert by_hand is not None
         assert (best.score_us or 0) <= (by_hand.score_us or 0)
@@ -141,9 +146,7 @@ def test_of_choices_that_do_the_same_one_is_tried(tmp_path):
         return replace(tile, min_tokens=128, waves_per_eu=1)
 
     trials = Trials(tmp_path, HEADER, resume=False)
-    Search(replace(SPACE, normal=normal), "mla", MI300X, PROBLEMS[:1], 0, trials, evaluate=fake).run(
-        Here(), Budget(WALL_S, 25)
-    )
+    go(Search(replace(SPACE, normal=normal), "mla", MI300X, PROBLEMS[:1], 0, trials, evaluate=fake), Budget(WALL_S, 25))
     trials.close()
     assert {(r.choice["min_tokens"], r.choice["waves_per_eu"]) for r in trials.results.values()} == {(128, 1)}
     assert len(trials.results) == 25
@@ -159,7 +162,7 @@ def test_a_space_that_is_nearly_all_ruled_out_is_still_searched(tmp_path):
 
     narrow = replace(SPACE, why_not=why_not)
     trials = Trials(tmp_path, HEADER, resume=False)
-    Search(narrow, "mla", MI300X, PROBLEMS[:1], 0, trials, evaluate=fake).run(Here(), Budget(WALL_S, 12))
+    go(Search(narrow, "mla", MI300X, PROBLEMS[:1], 0, trials, evaluate=fake), Budget(WALL_S, 12))
     trials.close()
     assert len(trials.results) == 12
 
@@ -169,7 +172,7 @@ def test_problems_of_a_kind_that_was_not_searched_keep_the_choice_by_hand(tmp_pa
     fp8 = next(p for p in known if SPACE.facts(p)["is_fp8"])
     searched_for = [p for p in known if not SPACE.facts(p)["is_fp8"]][:2]
     trials = Trials(tmp_path, HEADER, resume=False)
-    Search(SPACE, "mla", MI300X, searched_for, 0, trials, evaluate=fake).run(Here(), Budget(WALL_S, 20))
+    go(Search(SPACE, "mla", MI300X, searched_for, 0, trials, evaluate=fake), Budget(WALL_S, 20))
     trials.close()
     rows = rows_of(Subject(tmp_path, "mla", SPACE, MI300X, searched_for, [*searched_for, fp8], 0), trials)
     assert look_up(rows, SPACE.facts(fp8)) == SPACE.by_hand(fp8, MI300X.device())
@@ -184,14 +187,14 @@ def test_a_lost_worker_costs_its_own_trial_only(tmp_path):
 
 
 def test_ctrl_c_keeps_the_best(tmp_path):
-    searched(tmp_path, 40, on=Here(interrupt_at=PER_ROUND * len(PROBLEMS) + 1))
+    searched(tmp_path, 40, on=Here(interrupt_at=AHEAD + 1))
     assert table(tmp_path)
 
 
 def test_a_search_ends_when_nothing_is_left(tmp_path):
     small = replace(SPACE, values=lambda device: {n: v[:1] for n, v in SPACE.values(device).items()})
     trials = Trials(tmp_path, HEADER, resume=False)
-    ended = Search(small, "mla", MI300X, PROBLEMS, 0, trials, evaluate=fake).run(Here(), Budget(WALL_S))
+    ended = go(Search(small, "mla", MI300X, PROBLEMS, 0, trials, evaluate=fake), Budget(WALL_S))
     trials.close()
     assert ended == "Nothing is left to try."
     assert len(trials.results) <= 2 * len(PROBLEMS)
@@ -238,7 +241,7 @@ def test_blocks_that_an_sm_holds(spec, figures, blocks):
 def test_a_problem_may_narrow_what_is_drawn(tmp_path):
     narrow = replace(SPACE, narrowed=lambda problem, device: {"num_warps": (8,), "block_h": (16, 64)})
     trials = Trials(tmp_path, HEADER, resume=False)
-    Search(narrow, "mla", MI300X, PROBLEMS, 0, trials, evaluate=fake).run(Here(), Budget(WALL_S, 24))
+    go(Search(narrow, "mla", MI300X, PROBLEMS, 0, trials, evaluate=fake), Budget(WALL_S, 24))
     trials.close()
     by_hand = [SPACE.by_hand(problem, MI300X.device()) for problem in PROBLEMS]
     drawn = [result.choice for result in trials.results.values() if result.choice not in by_hand]
