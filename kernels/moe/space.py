@@ -1,4 +1,4 @@
-"""What a search may choose for mixtures of experts: the router's launch, and the experts'."""
+"""What a search may choose for mixtures of experts: the launches of router, experts and exchange."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from ..device import Device
 from ..space import Space, Value, Work
+from ._exchange_space import EXCHANGE
 from ._experts_space import SPACE as EXPERTS
 from ._router_plan import RouterChoice, plan_from, router_choice_for, router_facts
 from .problem import MoERouter
@@ -55,4 +56,5 @@ SPACES = (
         tasks=("router",),
     ),
     EXPERTS,
+    EXCHANGE,
 )

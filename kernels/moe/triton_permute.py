@@ -5,19 +5,17 @@ Rows are copied from tokens to experts: a program reads a part of a token once a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 import triton
 import triton.language as tl
 from triton.language.extra.cuda import gdc_wait
 
-from ..device import Device
 from ..kernel import Kernel, Origin
-from ..problem import Inputs, Outputs, Problem
+from ..problem import Inputs, Outputs
+from ._exchange_plan import ExchangePlan, plan
 from ._grouped_triton import combine
 from ._sort_triton import launch_options, sort_slots
-from .problem import MoEPermute, MoEUnpermute
+from .problem import MoEUnpermute
 
 
 @triton.jit
@@ -37,31 +35,6 @@ def _copy_rows(
     for i in tl.static_range(TOP_K):
         row = tl.load(rows + token * TOP_K + i, mask=is_token, other=0).to(tl.int64)
         tl.store(permuted + row[:, None] * HIDDEN + column[None, :], values, mask=mask)
-
-
-@dataclass(frozen=True)
-class ExchangePlan:
-    """What the kernels are launched with."""
-
-    problem: MoEPermute | MoEUnpermute
-    block_t: int
-    """Tokens of a program."""
-    block_h: int
-    """Columns of a program."""
-    num_warps: int
-    dependent_launch: bool
-    """Whether the second kernel may be launched before the first one has ended (NVIDIA, from sm_90)."""
-
-
-def plan(problem: Problem, plan_inputs: Inputs, device: Device) -> ExchangePlan:
-    """16 bytes a thread and load; few tokens are spread over more programs."""
-    assert isinstance(problem, MoEPermute | MoEUnpermute)
-    columns = triton.next_power_of_2(problem.hidden_size)
-    if device.kind == "cpu":  # Triton's interpreter wants few programs
-        return ExchangePlan(problem, 128, columns, 1, False)
-    num_warps = 4 if problem.tokens * problem.hidden_size >= 1 << 20 else 1
-    block_h = min(8 * num_warps * device.warp_size, columns)
-    return ExchangePlan(problem, 1, block_h, num_warps, device.compute_capability >= 90)
 
 
 def run(inputs: Inputs, state: ExchangePlan) -> Outputs:
