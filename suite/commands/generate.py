@@ -10,7 +10,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime, timezone
 from pathlib import Path
 from types import FrameType
@@ -68,16 +68,25 @@ def run(root: Path, wanted: Sequence[str], how: How) -> int:
     folder = how.resume or how.run_dir or root / "runs" / f"{_now()}-generate-{name}-{spec.key}"
     if how.resume and not any(has_log(_log_folder(folder, subject)) for subject in subjects):
         raise RecordError(f"{folder}: there is no search of {', '.join(map(_name, subjects))} to resume.")
-    with _terminable() as was_terminated, place(how.gpu, how.scheduler, how.jobs, how.seed, how.estimate) as there:
-        session = _Session(folder, there, how)
+    with _terminable() as was_terminated:
         try:
-            status = session.search([_measured(subject, there) for subject in subjects])
+            templates = [f"{subject.family}/{subject.space.template}" for subject in subjects]
+            with place(how.gpu, how.scheduler, how.jobs, how.seed, how.estimate, templates) as there:
+                status = _searched([_measured(subject, there) for subject in subjects], folder, there, how)
         except KeyboardInterrupt:
-            typer.echo(f"It was interrupted; what is not written yet, --resume {folder} writes.", err=True)
+            typer.echo(
+                f"It was interrupted. What was tried and is not written yet, --resume {folder} writes.", err=True
+            )
             status = INTERRUPTED
-        finally:
-            session.close()
     return TERMINATED if was_terminated and status == INTERRUPTED else status
+
+
+def _searched(subjects: Sequence[Subject], folder: Path, there: Place, how: How) -> int:
+    session = _Session(folder, there, how)
+    try:
+        return session.search(subjects)
+    finally:
+        session.close()
 
 
 def _subjects(root: Path, wanted: Sequence[str], spec: DeviceSpec, how: How) -> list[Subject]:
@@ -146,7 +155,7 @@ class _Session:
             if last is not None:
                 self._write(*last)
             last = (subject, search, search.run())
-            spent_s += search.elapsed_s
+            spent_s += search.took_s
             if search.status:
                 break
         assert last is not None
@@ -170,8 +179,9 @@ class _Session:
         header = {
             "generator": [GENERATOR, VERSION], "family": subject.family, "template": space.template,
             "template_sha256": template.sha256, "device": subject.spec.key, "seed": subject.seed,
-            "space_sha256": space.sha256(device), "problems": [problem_key(p) for p in subject.problems],
-            "compilers": compilers(), "measured": subject.measured,
+            "space_sha256": space.sha256(device), "fields": [f.name for f in fields(space.choice)],
+            "problems": [problem_key(p) for p in subject.problems], "compilers": compilers(),
+            "measured": subject.measured,
         }  # fmt: skip
         folder = _log_folder(self.folder, subject)
         trials = Trials(folder, header, self.how.resume is not None and has_log(folder))
@@ -182,10 +192,10 @@ class _Session:
     def _write(self, subject: Subject, search: Search, ended: str) -> None:
         """The best of a search, and what it found. A search of which nothing ran is told at the end."""
         trials = search.trials
-        rate = 60 * len(trials.results) / max(1e-9, trials.seen_s)
+        rate = 60 * len(trials.results) / max(1e-9, search.took_s)
         busy = f"; GPU busy {search.busy_share():.0%}" if subject.measured else ""
         failed = trials.failures()
-        typer.echo(f"\n{_name(subject)}: {ended} {len(trials.results)} trials in {trials.seen_s:.0f} s ({rate:.0f} a "
+        typer.echo(f"\n{_name(subject)}: {ended} {len(trials.results)} trials in {search.took_s:.0f} s ({rate:.0f} a "
                    f"minute{busy}), {sum(failed.values())} of them failed: {failed or 'none'}.")  # fmt: skip
         try:
             path, _ = write(subject, trials)

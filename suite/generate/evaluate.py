@@ -8,12 +8,13 @@ from __future__ import annotations
 import atexit
 import contextlib
 import functools
+import itertools
 import os
 import shutil
 import signal
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,6 @@ from ..measure.process import Worker, WorkerError
 Request = dict[str, Any]
 Reply = dict[str, Any]
 TIMEOUT_S = 60.0
-WARM_UP = {"op": "warm_up", "kernels": [], "libraries": []}
 NO_DEVICE = "no_device"
 """Reason of a reply whose worker could not have the device: no choice is to blame."""
 _own = threading.local()
@@ -45,8 +45,7 @@ def serve(request: Request, environment: dict[str, str], device: ChosenDevice | 
     worker: Worker | None = getattr(_own, "worker", None)
     try:
         if worker is None:
-            worker = _own.worker = Worker(PROJECT_ROOT, _logs() / f"{threading.get_ident()}.log", environment)
-            _STARTED.append(worker)
+            worker = _own.worker = _SPARES.pop() if device is not None and _SPARES else _started(environment)
             if device is not None:
                 _begin_on(worker, device)
         reply: Reply = worker.request(dict(request), TIMEOUT_S)
@@ -59,9 +58,39 @@ def serve(request: Request, environment: dict[str, str], device: ChosenDevice | 
     return reply
 
 
+def _started(environment: dict[str, str]) -> Worker:
+    worker = Worker(PROJECT_ROOT, _logs() / f"{next(_NUMBERS)}.log", environment)
+    _STARTED.append(worker)
+    return worker
+
+
+def start_spare(templates: Sequence[str]) -> None:
+    """Begin a worker for a GPU that is still being looked for: it imports what is slow to import."""
+    spare = _started(WITHOUT_LINE_INFO)
+    _SPARES.append(spare)
+    _WARMING.append(spare)
+    spare.send(_warm_up(templates))
+
+
+def end_spares() -> None:
+    """There is no GPU for them."""
+    while _SPARES:
+        spare = _SPARES.pop()
+        _WARMING.remove(spare)
+        _STARTED.remove(spare)
+        spare.kill()
+
+
+def _warm_up(templates: Sequence[str]) -> Request:
+    return {"op": "warm_up", "kernels": list(templates), "libraries": []}
+
+
 def _begin_on(worker: Worker, device: ChosenDevice) -> None:
     """WorkerError `no_device` where the worker cannot have the device."""
     try:
+        if worker in _WARMING:
+            _WARMING.remove(worker)
+            worker.receive(START_TIMEOUT_S)
         reply = worker.request(start_request(device), START_TIMEOUT_S)
     except WorkerError as error:
         raise WorkerError(NO_DEVICE, f"{device.name} could not be had. {error.sentence}") from error
@@ -70,6 +99,11 @@ def _begin_on(worker: Worker, device: ChosenDevice) -> None:
 
 
 _STARTED: list[Worker] = []
+_SPARES: list[Worker] = []
+"""Started for a GPU, and not in use yet."""
+_WARMING: list[Worker] = []
+"""Whose reply to `warm_up` nobody has taken."""
+_NUMBERS = itertools.count()
 
 
 @functools.cache
@@ -81,17 +115,19 @@ def _logs() -> Path:
 
 
 @contextlib.contextmanager
-def executor(jobs: int) -> Iterator[Executor]:
-    """Threads of this process, with a worker each; what is slow to import is being imported from now on."""
+def executor(jobs: int, templates: Sequence[str] = ()) -> Iterator[Executor]:
+    """Threads of this process, with a worker each; templates and what they import are being imported from now on."""
     threads = ThreadPoolExecutor(jobs)
     try:
         for _ in range(jobs):
-            threads.submit(evaluate, WARM_UP)
+            threads.submit(evaluate, _warm_up(templates))
         yield threads
     finally:
         threads.shutdown(wait=False, cancel_futures=True)  # or they would start workers for what still waits
         end_workers()
         threads.shutdown(wait=True)
+        _SPARES.clear()
+        _WARMING.clear()
         while _STARTED:
             _STARTED.pop().kill()
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from .cluster import cluster, own_gpus
-from .evaluate import Reply, Request, end_workers, evaluate, executor
+from .evaluate import Reply, Request, end_spares, end_workers, evaluate, executor, start_spare
 from .timing import Timing
 
 
@@ -25,15 +25,24 @@ class Place:
 
 
 @contextmanager
-def place(gpu: str, scheduler: str, jobs: int | None, seed: int, estimate: bool) -> Iterator[Place]:
-    """The place for a search on `gpu`; all that it started ends with it. RecordError where a cluster is of no use."""
+def place(
+    gpu: str, scheduler: str, jobs: int | None, seed: int, estimate: bool, templates: Sequence[str]
+) -> Iterator[Place]:
+    """The place for a search of `templates` on `gpu`; all that it started ends with it.
+
+    RecordError where a cluster is of no use.
+    """
     if scheduler:
         with cluster(scheduler, gpu, seed, estimate) as there:
             yield Place(*there)
         return
-    with executor(jobs or os.cpu_count() or 1) as compiling:
-        chosen = [] if estimate else own_gpus(gpu)
+    with executor(jobs or os.cpu_count() or 1, templates) as compiling:
+        chosen = []
+        if not estimate:
+            start_spare(templates)  # to look for GPUs takes seconds as well
+            chosen = own_gpus(gpu)
         if not chosen:
+            end_spares()
             yield Place(compiling, evaluate, 0)
             return
         timing = Timing(compiling, chosen, seed)

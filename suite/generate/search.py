@@ -78,6 +78,8 @@ class Search:
     """That time what compiles; a score is an estimate where there are none."""
     status: int = 0
     """Of the command: `INTERRUPTED`, `UNFIT` where the device was lost, 1 where workers or room on the disk were."""
+    took_s: float = 0.0
+    """All of its time, over all sessions, once it has ended."""
     _ended: str = ""
     _flying: dict[Future[Reply], tuple[Sampler, int] | Result] = field(default_factory=dict)
     """What is being tried (sampler and number) or timed again."""
@@ -117,6 +119,7 @@ class Search:
             self._finish({f for f in self._flying if f.done() and not f.cancelled() and f.exception() is None})
         for future in self._flying:
             future.cancel()
+        self.took_s = self.elapsed_s
         return self._ended or ("The budget is spent." if self._has_tried_all() else "Nothing is left to try.")
 
     @contextmanager

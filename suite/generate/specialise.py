@@ -35,8 +35,9 @@ from .source import Edit, Pass, Source
 from .table import Row, in_common
 
 MOST_ROUNDS = 2000
-RUFF_RULES = "F401,F841,I,RET504,RUF100"
-"""Unused imports and locals, the order of imports, names for what is returned at once, directives without effect."""
+RUFF_RULES = "F401,F841,I,RET504,RUF100,SIM300"
+"""Unused imports and locals, the order of imports, names for what is returned at once, directives without effect,
+constants on the left of a comparison, where a name stood."""
 
 HEADER = """\
 # SPDX-License-Identifier: Apache-2.0

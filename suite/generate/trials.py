@@ -93,7 +93,13 @@ class Trials:
         if other or first.keys() - wanted.keys():
             raise RecordError(f"{self.path}: is the log of another search; it differs in {_differing(first, wanted)}.")
         for number, event in enumerate(events[1:], 2):
-            self._keep(_read(event, f"{self.path}: line {number}"))
+            where = f"{self.path}: line {number}"
+            trial = _read(event, where)
+            if trial.problem not in wanted.get("problems", [trial.problem]):
+                raise _damage(where, f"is of the problem {trial.problem}, which is not searched for")
+            if set(trial.choice) != set(wanted.get("fields", trial.choice)):
+                raise _damage(where, "has a choice that the space does not know")
+            self._keep(trial)
 
     def add(self, events: Iterable[Result | Again]) -> None:
         """Remember what came in; returns when it is on disk."""

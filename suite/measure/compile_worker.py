@@ -6,8 +6,10 @@ alone, and each of its Triton launches compiles instead.
 
 from __future__ import annotations
 
+import errno
 import sys
 import traceback
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -66,7 +68,18 @@ def compile_choice(
 
 def _failed(error: Exception) -> dict[str, Any]:
     detail = "".join(traceback.format_exception(error))[-DETAIL_CHARS:]
+    full = next((e for e in _chain(error) if isinstance(e, OSError) and e.errno in (errno.ENOSPC, errno.EDQUOT)), None)
+    if full is not None:  # no kernel is to blame
+        return {"status": "failed", "reason": "disk_full", "sentence": f"The disk is full: {full}", "detail": detail}
     return {"status": "failed", "reason": "does_not_compile", "sentence": sentence_of(error), "detail": detail}
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """An error, and what it came from."""
+    link: BaseException | None = error
+    while link is not None:
+        yield link
+        link = link.__cause__ or link.__context__
 
 
 def _fitting(launches: list[Launch], target: Device) -> dict[str, Any]:

@@ -56,14 +56,13 @@ def searched(tmp_path, monkeypatch):
         began.append((f"{search.family}/{search.space.what}", round(budget.wall_s)))
 
     def ended(search):
-        search.status = ends.get(search.space.what, 0)
+        search.status, search.took_s = ends.get(search.space.what, 0), 1.0
         return "So it ended."
 
     monkeypatch.setattr(command, "place", lambda *arguments: contextlib.nullcontext(Here))
     monkeypatch.setattr(command, "refuse_unwritable", lambda subject: None)
     monkeypatch.setattr(Search, "begin", begin)
     monkeypatch.setattr(Search, "run", ended)
-    monkeypatch.setattr(Search, "elapsed_s", 1.0)
     return SimpleNamespace(began=began, ends=ends)
 
 
