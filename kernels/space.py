@@ -23,6 +23,25 @@ if TYPE_CHECKING:
 Value = int | bool | str
 
 
+def mfma_values(device: Device) -> dict[str, tuple[Value, ...]]:
+    """Values of `matrix_instr_nonkdim` and `kpack`: on CDNA what the backend takes, elsewhere what leaves them alone.
+
+    Triton's AMD backend puts 1 in place of another `kpack` from gfx950 on.
+    """
+    is_cdna = device.kind == "hip" and device.warp_size == 64
+    return {
+        "matrix_instr_nonkdim": (0, 16, 32) if is_cdna else (0,),
+        "kpack": (1, 2) if device.arch in ("gfx90a", "gfx942") else (1,),
+    }
+
+
+def why_not_mfma(matrix_instr_nonkdim: int, *sizes: int) -> str | None:
+    """None, or why a matrix instruction does not fit products of which the smallest row or column count is given."""
+    if matrix_instr_nonkdim > min(sizes):
+        return f"an instruction of {matrix_instr_nonkdim} rows, for a tile of {min(sizes)}"
+    return None
+
+
 @dataclass(frozen=True)
 class Work:
     """What a choice makes a kernel do beyond the least work, for estimates before anything is timed."""

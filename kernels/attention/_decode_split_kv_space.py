@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from ..device import Device
 from ..problem import Inputs
-from ..space import Space, Value, Work
+from ..space import Space, Value, Work, mfma_values, why_not_mfma
 from ._decode_split_kv_plan import COMBINE_VALUES, Tile, choice_for, facts, padded_head_dim, plan_from, tokens_of_tile
 from .problem import PagedDecode, TreeDecode
 
@@ -55,6 +55,7 @@ def _values(device: Device) -> Mapping[str, tuple[Value, ...]]:
         "combine_values": (4096, COMBINE_VALUES),
         "dependent_launch": (device.compute_capability >= 90,),
         "waves_per_eu": (0, 1, 2, 3) if is_amd else (0,),
+        **mfma_values(device),
     }
 
 
@@ -69,7 +70,11 @@ def _why_not(problem: PagedDecode, tile: Tile, device: Device) -> str | None:
         return "the tiles of a tree that every row sees whole have a loop of their own in any case"
     if tile.late_sum and tile.block_h > 32:
         return f"the sums of {tile.block_h} rows would take as many registers as the scores"
-    return _why_not_tile(problem, tile, device) or _why_not_split(problem, tile, device)
+    return (
+        why_not_mfma(tile.matrix_instr_nonkdim, tile.block_h, tile.block_n)
+        or _why_not_tile(problem, tile, device)
+        or _why_not_split(problem, tile, device)
+    )
 
 
 def _why_not_tile(problem: PagedDecode, tile: Tile, device: Device) -> str | None:

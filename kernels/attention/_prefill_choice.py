@@ -26,6 +26,10 @@ class Tile:
     """Of all keys and values as many heads' as fit it are worked on at the same time; 0: those of all heads are."""
     waves_per_eu: int = 0
     """AMD: waves that share a SIMD's registers; 0 leaves it to the compiler."""
+    matrix_instr_nonkdim: int = 0
+    """AMD: rows of the matrix instruction; 0 leaves it to the compiler."""
+    kpack: int = 1
+    """AMD: vectors of K that a thread has beside each other, for one wide read from LDS."""
 
 
 def facts(problem: AttentionPrefill) -> dict[str, int]:

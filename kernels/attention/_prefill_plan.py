@@ -35,7 +35,7 @@ class PrefillPlan:
     heads_at_once: int
     """Query heads that are worked on before others: a divisor of all."""
     backend_options: Mapping[str, int] = field(default_factory=dict)
-    """Options of one backend only: `waves_per_eu` on AMD."""
+    """Options of one backend only: on AMD `waves_per_eu`, `matrix_instr_nonkdim`, `kpack`."""
 
 
 def plan(problem: Problem, plan_inputs: Inputs, device: Device) -> PrefillPlan:
@@ -62,7 +62,13 @@ def plan_from(problem: AttentionPrefill, tile: Tile, device: Device, plan_inputs
         tma=tile.tma and _has_descriptor(problem, sequences),
         kv_heads_fastest=tile.kv_heads_fastest,
         heads_at_once=heads_that_fit(problem, tile) if tile.cache_mib else problem.num_heads,
-        backend_options={"waves_per_eu": tile.waves_per_eu} if device.kind == "hip" else {},
+        backend_options={
+            "waves_per_eu": tile.waves_per_eu,
+            "matrix_instr_nonkdim": tile.matrix_instr_nonkdim,
+            "kpack": tile.kpack,
+        }
+        if device.kind == "hip"
+        else {},
     )
 
 

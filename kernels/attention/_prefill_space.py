@@ -8,7 +8,7 @@ from typing import Any
 
 from ..device import Device
 from ..problem import Inputs
-from ..space import Space, Value, Work
+from ..space import Space, Value, Work, mfma_values, why_not_mfma
 from ._prefill_choice import Tile, choice_for, facts, heads_that_fit, padded_head_dim
 from .problem import AttentionPrefill
 
@@ -42,6 +42,7 @@ def _values(device: Device) -> Mapping[str, tuple[Value, ...]]:
         "kv_heads_fastest": (False, True),
         "cache_mib": (0, 12, 24),
         "waves_per_eu": (0, 1, 2, 3) if is_amd else (0,),
+        **mfma_values(device),
     }
 
 
@@ -64,7 +65,7 @@ def _why_not(problem: AttentionPrefill, tile: Tile, device: Device) -> str | Non
         return f"{shared_bytes} bytes of shared memory for its tiles, of {device.shared_memory_bytes}"
     if tile.kv_heads_fastest and problem.group == 1:
         return "every query head has a KV head of its own"
-    return _why_not_cache(problem, tile)
+    return why_not_mfma(tile.matrix_instr_nonkdim, tile.block_m, tile.block_n) or _why_not_cache(problem, tile)
 
 
 def _why_not_cache(problem: AttentionPrefill, tile: Tile) -> str | None:

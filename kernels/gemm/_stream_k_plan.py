@@ -66,6 +66,10 @@ class Tile:
     """Whether x is loaded in order, and put into the order of `paired` weights in registers; else by its loads."""
     waves_per_eu: int = 0
     """AMD: waves that share a SIMD's registers; 0 leaves it to the compiler."""
+    matrix_instr_nonkdim: int = 0
+    """AMD: rows of the matrix instruction; 0 leaves it to the compiler."""
+    kpack: int = 1
+    """AMD: vectors of K that a thread has beside each other, for one wide read from LDS."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +106,7 @@ class StreamKPlan:
     dependent_launch: bool
     """Whether the second kernel may be launched before the first one has ended (NVIDIA, from sm_90)."""
     backend_options: Mapping[str, int] = field(default_factory=dict)
-    """Options of one backend only: `waves_per_eu` on AMD."""
+    """Options of one backend only: on AMD `waves_per_eu`, `matrix_instr_nonkdim`, `kpack`."""
     counters: dict[str, Any] = field(default_factory=dict, compare=False)
     """Tensors [num_tiles] int32 by device: between two calls 0, or of `together` a multiple of `_stream_k.CALL`.
     Calls of one plan must not run side by side."""
@@ -167,7 +171,13 @@ def stream_k(problem: Linear | LinearFP8 | LinearMX, tile: Tile, device: Device)
         parts=parts,
         combine_rows=rows,
         dependent_launch=device.compute_capability >= 90,
-        backend_options={"waves_per_eu": tile.waves_per_eu} if device.kind == "hip" else {},
+        backend_options={
+            "waves_per_eu": tile.waves_per_eu,
+            "matrix_instr_nonkdim": tile.matrix_instr_nonkdim,
+            "kpack": tile.kpack,
+        }
+        if device.kind == "hip"
+        else {},
     )
 
 

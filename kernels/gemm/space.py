@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from ..device import Device
-from ..space import Space, Value, Work
+from ..space import Space, Value, Work, mfma_values, why_not_mfma
 from . import _linear_fp8_plan, _linear_mx_plan, _linear_plan
 from ._linear_mx_plan import SCALED_ARCHS
 from ._stream_k_plan import ARRIVAL_BYTES, WHOLE, StreamKPlan, Tile, stream_k
@@ -71,6 +71,7 @@ def _values(device: Device) -> dict[str, tuple[Value, ...]]:
         "wide": (False,),
         "deals_x": (False,),
         "waves_per_eu": (0, 2, 4) if is_amd else (0,),
+        **mfma_values(device),
     }
 
 
@@ -112,6 +113,7 @@ def _why_not_linear(problem: Linear, tile: Tile, device: Device) -> str | None:
     row_bytes = (tile.block_m + tile.block_n) * tile.block_k * size
     return (
         _why_not_loads(problem, tile)
+        or why_not_mfma(tile.matrix_instr_nonkdim, tile.block_m, tile.block_n)
         or _why_not_rows(problem, tile, device)
         or _why_not_memory(row_bytes, tile, device)
         or _why_not_shares(problem, tile, device, size)
@@ -121,7 +123,8 @@ def _why_not_linear(problem: Linear, tile: Tile, device: Device) -> str | None:
 def _why_not_fp8(problem: LinearFP8, tile: Tile, device: Device) -> str | None:
     row_bytes = (tile.block_m + tile.block_n) * tile.block_k * tile.unroll
     return (
-        _why_not_rows(problem, tile, device)
+        why_not_mfma(tile.matrix_instr_nonkdim, tile.block_m, tile.block_n)
+        or _why_not_rows(problem, tile, device)
         or _why_not_memory(row_bytes, tile, device)
         or _why_not_shares(problem, tile, device, 1)
     )
@@ -140,7 +143,8 @@ def _why_not_mx(problem: LinearMX, tile: Tile, device: Device) -> str | None:
         return f"a thread would hold {weights} decoded weights"
     row_bytes = tile.block_m * tile.block_k * 2 + tile.block_n * tile.block_k * bits // 8
     return (
-        _why_not_rows(problem, tile, device)
+        why_not_mfma(tile.matrix_instr_nonkdim, tile.block_m, tile.block_n)
+        or _why_not_rows(problem, tile, device)
         or _why_not_memory(row_bytes, tile, device, decoded_bytes=tile.block_n * tile.block_k * 2)
         or _why_not_shares(problem, tile, device, 2)
     )

@@ -40,6 +40,10 @@ class Tile:
     """As `SplitKVPlan.dependent_launch`."""
     waves_per_eu: int = 0
     """AMD: waves that share a SIMD's registers; 0 leaves it to the compiler."""
+    matrix_instr_nonkdim: int = 0
+    """AMD: rows of the matrix instruction; 0 leaves it to the compiler."""
+    kpack: int = 1
+    """AMD: vectors of K that a thread has beside each other, for one wide read from LDS."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,7 @@ class SplitKVPlan:
     dependent_launch: bool
     """Whether the second kernel may be launched before the first one has ended (NVIDIA, from sm_90)."""
     backend_options: Mapping[str, int] = field(default_factory=dict)
-    """Options of one backend only: `waves_per_eu` on AMD."""
+    """Options of one backend only: on AMD `waves_per_eu`, `matrix_instr_nonkdim`, `kpack`."""
 
 
 def plan(problem: Problem, plan_inputs: Inputs, device: Device) -> SplitKVPlan:
@@ -94,7 +98,13 @@ def plan_from(problem: MLADecode, tile: Tile, device: Device) -> SplitKVPlan:
         combine_columns=combine_columns,
         combine_parts=combine_parts,
         dependent_launch=tile.dependent_launch,
-        backend_options={"waves_per_eu": tile.waves_per_eu} if device.kind == "hip" else {},
+        backend_options={
+            "waves_per_eu": tile.waves_per_eu,
+            "matrix_instr_nonkdim": tile.matrix_instr_nonkdim,
+            "kpack": tile.kpack,
+        }
+        if device.kind == "hip"
+        else {},
     )
 
 

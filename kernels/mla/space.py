@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from ..device import Device
 from ..problem import Inputs
-from ..space import Space, Value, Work
+from ..space import Space, Value, Work, mfma_values, why_not_mfma
 from ._split_kv_plan import Tile, choice_for, facts, plan_from
 from .problem import HEAD_DIM, KV_LORA_RANK, MLADecode
 
@@ -44,6 +44,7 @@ def _values(device: Device) -> Mapping[str, tuple[Value, ...]]:
         "combine_values": (4096, 8192, 16384),
         "dependent_launch": (False, True) if device.compute_capability >= 90 else (False,),
         "waves_per_eu": (0, 1, 2, 3, 4) if is_amd else (0,),
+        **mfma_values(device),
     }
 
 
@@ -65,7 +66,7 @@ def _why_not(problem: MLADecode, tile: Tile, device: Device) -> str | None:
         return f"{buffered_bytes} bytes of shared memory for its tiles, of {device.shared_memory_bytes}"
     if tile.min_tokens < tile.block_n:
         return f"a part of {tile.min_tokens} tokens holds no whole tile of {tile.block_n}"
-    return None
+    return why_not_mfma(tile.matrix_instr_nonkdim, tile.block_h, tile.block_n)
 
 
 def _why_not_hopper(tile: Tile, is_fp8: bool) -> str | None:

@@ -51,6 +51,8 @@ class BlockChoice:
     """As `Tile.matrix_instr_nonkdim`."""
     waves_per_eu: int
     """As `Tile.waves_per_eu`."""
+    kpack: int
+    """As `Tile.kpack`."""
 
 
 @dataclass(frozen=True)
@@ -113,6 +115,7 @@ def plan_from(problem: MLPBlock, choice: BlockChoice, device: Device) -> BlockPl
         dependent_launch=choice.dependent_launch,
         matrix_instr_nonkdim=choice.matrix_instr_nonkdim,
         waves_per_eu=choice.waves_per_eu,
+        kpack=choice.kpack,
     )
     down_tile = Tile(
         block_n=choice.down_block_n,
@@ -132,6 +135,7 @@ def plan_from(problem: MLPBlock, choice: BlockChoice, device: Device) -> BlockPl
         dependent_launch=choice.dependent_launch,
         matrix_instr_nonkdim=choice.matrix_instr_nonkdim,
         waves_per_eu=choice.waves_per_eu,
+        kpack=choice.kpack,
     )
     gate_up = gemm_plan(gate_up_product(problem), up_tile, problem.norm and choice.norm_input, device)
     norm = None
@@ -182,4 +186,5 @@ def choice_for(problem: MLPBlock, device: Device) -> BlockChoice:
         dependent_launch=up.dependent_launch,
         matrix_instr_nonkdim=up.matrix_instr_nonkdim,
         waves_per_eu=up.waves_per_eu,
+        kpack=up.kpack,
     )

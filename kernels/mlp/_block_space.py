@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 
 from ..device import Device
-from ..space import Space, Value, Work
+from ..space import Space, Value, Work, mfma_values
 from ._block_plan import BlockChoice, choice_for, down_product, facts, gate_up_product, plan_from
 from ._gemm_plan import FEW_TOKENS, Product, columns_of
 from ._rounding import next_power_of_2
@@ -57,8 +57,9 @@ def _values(device: Device) -> Mapping[str, tuple[Value, ...]]:
         "tma": (False, True) if from_hopper else (False,),
         "prefetch": (0, 1, 2, 4) if from_hopper else (1,),
         "dependent_launch": (False, True) if from_hopper else (False,),
-        "matrix_instr_nonkdim": (0, 16, 32) if is_amd else (0,),
+        "matrix_instr_nonkdim": mfma_values(device)["matrix_instr_nonkdim"],
         "waves_per_eu": (0, 1, 2, 3, 4) if is_amd else (0,),
+        "kpack": mfma_values(device)["kpack"],
     }
 
 
@@ -93,6 +94,7 @@ def _for_one(problem: MLPBlock, device: Device) -> Mapping[str, tuple[Value, ...
         "prefetch": (1,),
         "dependent_launch": (device.compute_capability >= 90,),
         "matrix_instr_nonkdim": (16,) if device.warp_size == 64 else (0,),
+        "kpack": (1,),
     }
 
 

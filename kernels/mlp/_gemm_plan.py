@@ -77,6 +77,8 @@ class Tile:
     """AMD: rows of the matrix instruction; 0 leaves it to the compiler."""
     waves_per_eu: int = 0
     """AMD: waves that share a SIMD's registers; 0 leaves it to the compiler."""
+    kpack: int = 1
+    """AMD: vectors of K that a thread has beside each other, for one wide read from LDS."""
 
 
 @dataclass(frozen=True)
@@ -165,7 +167,11 @@ def gemm_plan(product: Product, tile: Tile, norm_input: bool, device: Device) ->
         num_programs=min(math.ceil(product.tokens / block_m) * tiles_n, device.num_sms * tile.programs_per_sm),
         prefetch=tile.prefetch,
         dependent_launch=tile.dependent_launch,
-        backend_options={"matrix_instr_nonkdim": tile.matrix_instr_nonkdim, "waves_per_eu": tile.waves_per_eu}
+        backend_options={
+            "matrix_instr_nonkdim": tile.matrix_instr_nonkdim,
+            "waves_per_eu": tile.waves_per_eu,
+            "kpack": tile.kpack,
+        }
         if device.kind == "hip"
         else {},
     )

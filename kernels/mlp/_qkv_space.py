@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 
 from ..device import Device
-from ..space import Space, Value, Work
+from ..space import Space, Value, Work, mfma_values
 from ._block_space import ACCUMULATOR_REGISTERS, EPILOGUE_BYTES
 from ._gemm_plan import FEW_TOKENS, Tile
 from ._qkv_plan import choice_for, facts, plan_from
@@ -38,8 +38,9 @@ def _values(device: Device) -> Mapping[str, tuple[Value, ...]]:
         "tma": (False, True) if from_hopper else (False,),
         "prefetch": (0, 1, 2, 4) if from_hopper else (1,),
         "dependent_launch": (False, True) if from_hopper else (False,),
-        "matrix_instr_nonkdim": (0, 16, 32) if is_amd else (0,),
+        "matrix_instr_nonkdim": mfma_values(device)["matrix_instr_nonkdim"],
         "waves_per_eu": (0, 1, 2, 3, 4) if is_amd else (0,),
+        "kpack": mfma_values(device)["kpack"],
     }
 
 

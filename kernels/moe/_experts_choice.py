@@ -62,6 +62,10 @@ class Choice:
     """As `dependent_launch`, for what only those products need."""
     waves_per_eu: int = 0
     """AMD: waves that share a SIMD's registers; 0 leaves it to the compiler."""
+    matrix_instr_nonkdim: int = 0
+    """AMD: rows of the matrix instruction; 0 leaves it to the compiler."""
+    kpack: int = 1
+    """AMD: vectors of K that a thread has beside each other, for one wide read from LDS."""
 
 
 @dataclass(frozen=True)

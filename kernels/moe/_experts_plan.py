@@ -56,7 +56,7 @@ class ExpertsPlan:
     hopper_programs: int
     """Persistent programs of them."""
     backend_options: Mapping[str, int] = field(default_factory=dict)
-    """Options of one backend only: `waves_per_eu` on AMD."""
+    """Options of one backend only: on AMD `waves_per_eu`, `matrix_instr_nonkdim`, `kpack`."""
 
 
 def plan(problem: Problem, plan_inputs: Inputs, device: Device) -> ExpertsPlan:
@@ -100,5 +100,11 @@ def plan_from(problem: MoEGroupedGEMM | MoELayer, choice: Choice, device: Device
         hopper_wide=choice.hopper_wide,
         hopper_dependent_launch=choice.hopper_dependent_launch,
         hopper_programs=device.num_sms,
-        backend_options={"waves_per_eu": choice.waves_per_eu} if device.kind == "hip" else {},
+        backend_options={
+            "waves_per_eu": choice.waves_per_eu,
+            "matrix_instr_nonkdim": choice.matrix_instr_nonkdim,
+            "kpack": choice.kpack,
+        }
+        if device.kind == "hip"
+        else {},
     )

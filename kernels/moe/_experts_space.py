@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from ..device import Device
 from ..problem import Inputs
-from ..space import Space, Value, Work
+from ..space import Space, Value, Work, mfma_values, why_not_mfma
 from ._experts_choice import Choice, choice_for, facts, fits_hopper, suits_tma
 from ._experts_plan import plan_from
 from .problem import BLOCK, MoEGroupedGEMM, MoELayer
@@ -61,6 +61,7 @@ def _values(device: Device) -> Mapping[str, tuple[Value, ...]]:
         "hopper_wide": (False, True) if is_hopper else (False,),
         "hopper_dependent_launch": (False, True) if is_hopper else (False,),
         "waves_per_eu": (0, 1, 2, 3, 4) if is_amd else (0,),
+        **mfma_values(device),
     }
 
 
@@ -118,7 +119,11 @@ def _why_not(problem: MoEGroupedGEMM | MoELayer, choice: Choice, device: Device)
         return f"8-bit operands have scales for blocks of {BLOCK}"
     if problem.is_fp8 and choice.second_columns > BLOCK:
         return f"8-bit operands have scales for blocks of {BLOCK}"
-    reason = _why_no_tile(problem, choice, device, True) or _why_no_order(problem, choice)
+    reason = (
+        why_not_mfma(choice.matrix_instr_nonkdim, choice.block_m, choice.first_columns, choice.second_columns)
+        or _why_no_tile(problem, choice, device, True)
+        or _why_no_order(problem, choice)
+    )
     if reason is None and isinstance(problem, MoELayer):
         reason = _why_no_tile(problem, choice, device, False)
     return reason
