@@ -8,6 +8,7 @@ One such process for each GPU, started in this project's folder. A worker that i
 from __future__ import annotations
 
 import functools
+import logging
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
@@ -92,6 +93,7 @@ def _client(scheduler: str) -> Any:
         raise RecordError(
             f"--scheduler {scheduler} needs Dask ({error}): pip install 'kernelgate[cluster]', on every machine."
         ) from None
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # a scheduler that is gone is told in a sentence
     try:
         return Client(scheduler, timeout="20s")  # type: ignore[no-untyped-call]
     except OSError as error:

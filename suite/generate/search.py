@@ -38,6 +38,7 @@ NEAR = 1.1
 MOST_TIMES = 7
 MOST_LOST = 8
 """Workers lost one after the other, with no reply between: there are none left."""
+LOST = "lost_worker"
 INTERRUPTED, UNFIT = 130, 6
 LOOK_EVERY_S = 0.05
 SAY_EVERY_S = 0.25
@@ -83,13 +84,15 @@ class Search:
     _ended: str = ""
     _flying: dict[Future[Reply], tuple[Sampler, int] | Result] = field(default_factory=dict)
     """What is being tried (sampler and number) or timed again."""
+    _lost: list[Result] = field(default_factory=list)
+    """Whose workers were lost, since the latest reply: logged with the next one. If none comes, no choice was tried."""
     _refused: set[tuple[str, int]] = field(default_factory=set)
     """Problem and number of what ran, and did not when it was timed again."""
 
     def begin(self, executor: Executor, budget: Budget) -> None:
         """Ask for the first choices; `run` follows."""
         self._begun, self._before_s, self._had_s = time.monotonic(), self.trials.seen_s, self.trials.device_s
-        self._said, self._lost = 0.0, 0
+        self._said = 0.0
         self._executor, self._budget = executor, budget
         device = self.spec.device()
         self._samplers = [Sampler(self.space, p, problem_key(p), device, self.seed) for p in self.problems]
@@ -195,7 +198,7 @@ class Search:
             raise Ended(f"No more can be tried: {type(error).__name__}: {error}.") from error
 
     def _finish(self, done: set[Future[Reply]]) -> None:
-        """Log what ended; of several also what came in beside the one that ends the search."""
+        """Log what ended; where one reply ends the search also what came in beside it."""
         events: list[Result | Again] = []
         end: Ended | None = None
         for future in [future for future in self._flying if future in done]:
@@ -207,8 +210,17 @@ class Search:
                 continue
             if isinstance(what, Result):
                 events += self._timed_again(what, reply)
+            elif reply.get("reason") == LOST:
+                self._lost.append(self._result(*what, reply))
             else:
-                events.append(self._result(*what, reply))
+                events += [*self._lost, self._result(*what, reply)]
+                self._lost.clear()
+        if len(self._lost) >= MOST_LOST:
+            sentence = self._lost[-1].sentence.rstrip(".")
+            end = end or Ended(f"{MOST_LOST} workers were lost, one after the other. {sentence}.")
+        elif not self._flying:
+            events += self._lost
+            self._lost.clear()
         self.trials.add(events)
         if end is not None:
             raise end
@@ -217,15 +229,11 @@ class Search:
         """Ended where it is nobody's fault who was asked."""
         try:
             reply = future.result()
-            self._lost = 0
         except DeviceGoneError as error:
             raise Ended(f"The device is gone: {error}", UNFIT) from error
-        except (Exception, CancelledError) as error:  # an executor may lose its worker in its own way
-            self._lost += 1
+        except (Exception, CancelledError) as error:  # noqa: BLE001 - executors lose workers in their own ways
             sentence = f"Its worker was lost: {type(error).__name__}: {error}"
-            reply = {"status": "failed", "reason": "lost_worker", "sentence": sentence}
-            if self._lost == MOST_LOST:
-                raise Ended(f"{MOST_LOST} workers were lost, one after the other. {sentence}.") from error
+            return {"status": "failed", "reason": LOST, "sentence": sentence}
         if reply.get("reason") == "disk_full":
             raise Ended(f"{reply['sentence']}. Make room for compiled code, then --resume.")
         return reply
