@@ -28,8 +28,9 @@ class Choices:
 
     def __init__(self, space: Space, problem: Problem, device: Device, seed: bytes) -> None:
         self.values: Mapping[str, Sequence[Value]] = space.values_for(problem, device)
-        self.known: dict[tuple[Value, ...], Choice] = {}
-        """Allowed ones that were given out, by their values."""
+        self._known: set[tuple[Value, ...]] = set()
+        self._good: list[Choice] = []
+        """Of those given out the ones that are allowed: the one by hand may not be."""
         self.ruled_out = 0
         """Draws that the space ruled out, by analysis alone."""
         self._space, self._problem, self._device = space, problem, device
@@ -40,12 +41,14 @@ class Choices:
 
     def give(self, choice: Choice) -> Choice:
         """Remember one as given out."""
-        self.known[tuple(choice.values())] = choice
+        self._known.add(tuple(choice.values()))
+        if self.is_allowed(choice):
+            self._good.append(choice)
         return choice
 
     def is_new(self, choice: Choice) -> bool:
         """Whether it was not given out before."""
-        return tuple(choice.values()) not in self.known
+        return tuple(choice.values()) not in self._known
 
     def normal(self, choice: Mapping[str, Value]) -> Choice:
         """Of all choices that do the same the one that is tried."""
@@ -74,14 +77,16 @@ class Choices:
         Where that is known as well, one that differs from it in a single value; None where none of these is new.
         """
         near = self._allowed(wish)
-        return near if self.is_new(near) else self._beside(near)
+        return near if near is None or self.is_new(near) else self._beside(near)
 
-    def _allowed(self, wish: Choice) -> Choice:
+    def _allowed(self, wish: Choice) -> Choice | None:
         wish = self.normal(wish)
         if self.is_allowed(wish):
             return wish
         self.ruled_out += 1
-        near = max(self.known.values(), key=lambda known: sum(known[name] == wish[name] for name in self._free))
+        if not self._good:
+            return None
+        near = max(self._good, key=lambda known: sum(known[name] == wish[name] for name in self._free))
         for name in self._random.sample(self._free, len(self._free)):
             if near[name] != wish[name]:
                 nearer = self.normal({**near, name: wish[name]})
