@@ -9,26 +9,19 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
-import torch
 
-from kernels.device import Device
-from kernels.discover import load_problems, problem_key
-from kernels.problem import Tier
+from kernels.discover import problem_key
 from suite.device.detect import PROJECT_ROOT
 from suite.device.specs import spec_by_key
-from suite.device.timer import TimedCall
 from suite.generate import timing as module
 from suite.generate.emit import Subject, write
 from suite.generate.evaluate import NO_DEVICE
 from suite.generate.search import UNFIT, Budget, Search
 from suite.generate.timing import Timing
 from suite.generate.trials import Trials
-from suite.judge.check import expected_outputs
-from suite.measure import choice_times
-from suite.measure.choice_times import CALLS, GLANCE, ChoiceBench
 from suite.selftest.test_generate_search import COST, HEADER, PROBLEMS, SPACE, fake, go, launch
 
 pytest.importorskip("optuna", reason="the extra `generate` brings it")
@@ -228,64 +221,3 @@ def test_a_gpu_that_waits_times_the_leaders_again(
         assert best.choice != lucky
         assert log.times(best) > 1
         assert log.device_s == pytest.approx(trials.device_s)
-
-
-class Timer:
-    """Calls at once; a call's time is what its output says."""
-
-    asked: ClassVar[list[int]] = []
-
-    def prepare(self, call: TimedCall) -> None:
-        call.outputs = call.run()
-        call.replay = lambda: self.replay(call)
-
-    def replay(self, call: TimedCall) -> None:
-        for name, output in call.run().items():
-            call.outputs[name].copy_(output)
-
-    def measure(self, steps: Any) -> list[float]:
-        calls = [step.call for step in steps]
-        Timer.asked.append(len(calls))
-        return [call.run.keywords["us"] for call in calls]
-
-
-@pytest.fixture
-def bench(monkeypatch: pytest.MonkeyPatch) -> ChoiceBench:
-    monkeypatch.setattr(choice_times, "GraphRecords", Timer)
-    Timer.asked = []
-    problem = next(p for p in load_problems("gemm")[0][Tier.SMOKE] if p.task == "linear")
-    inputs = problem.make_inputs(0, "cpu", "normal")
-    right = expected_outputs(problem, inputs)["out"].to(torch.bfloat16)
-
-    def run(inputs: Any, state: dict[str, Any], us: float = 0.0) -> dict[str, torch.Tensor]:
-        return {"out": right.clone() if state["right"] else torch.zeros_like(right)}
-
-    kernel: Any = SimpleNamespace(run=run, output_factors={})
-    space: Any = SimpleNamespace(planned=lambda problem, choice, inputs, device: choice)
-    cpu, expected = Device("cpu", "x86_64", 2, 0, 1, None), {"out": right.float()}
-    made = ChoiceBench(problem, space, kernel, cpu, inputs, expected, before=lambda: None)
-
-    def prepared(choice: Any) -> TimedCall:
-        call = ChoiceBench.prepared(made, choice)
-        call.run.keywords["us"] = choice["us"]  # type: ignore[attr-defined]
-        return call
-
-    made.prepared = prepared  # type: ignore[method-assign]
-    made.by_hand = prepared({"right": True, "us": 10.0})
-    return made
-
-
-def test_a_choice_is_checked_then_glanced_at_then_timed(bench: ChoiceBench) -> None:
-    assert bench.measure({"right": True, "us": 8.0}) == {"status": "measured", "time_us": 8.0, "by_hand_us": 10.0}
-    assert Timer.asked == [2 * GLANCE, 2 * CALLS]
-
-
-def test_one_that_is_far_behind_is_only_glanced_at(bench: ChoiceBench) -> None:
-    assert bench.measure({"right": True, "us": 30.0})["time_us"] == 30.0
-    assert Timer.asked == [2 * GLANCE]
-
-
-def test_a_wrong_one_is_not_timed(bench: ChoiceBench) -> None:
-    reply = bench.measure({"right": False, "us": 1.0})
-    assert (reply["status"], reply["reason"]) == ("failed", "wrong_output")
-    assert not Timer.asked
