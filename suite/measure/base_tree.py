@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import atexit
-import shutil
 import subprocess
-import tempfile
 import zipfile
 from io import BytesIO
 from pathlib import Path
+
+from .folders import new_folder, remove
 
 
 class BaseError(Exception):
@@ -27,12 +27,15 @@ def checked_out(root: Path, ref: str) -> tuple[str, str, Path]:
     archive = _git(root, "archive", "--format=zip", sha, "kernels", *(["baselines"] if has_baselines else []))
     if archive.returncode:
         raise BaseError(f"--base {ref}: commit {sha[:12]} has no kernels/ folder to measure against.")
-    folder = Path(tempfile.mkdtemp(prefix="kernelgate-base-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    folder = new_folder("kernelgate-base-")
+    atexit.register(remove, folder)
     with zipfile.ZipFile(BytesIO(archive.stdout)) as files:  # no name in a zip leads out of the folder, unlike in a tar
         files.extractall(folder)
     return ref, sha, folder
 
 
 def _git(root: Path, *arguments: str) -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, check=False)
+    try:
+        return subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, check=False)
+    except OSError as error:
+        raise BaseError(f"--base needs git, which cannot be run here ({error.strerror}): install it.") from error

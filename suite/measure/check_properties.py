@@ -6,7 +6,6 @@ sees before its inputs and which run.json keeps: the same seed draws the same pr
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 import threading
 import time
@@ -21,6 +20,7 @@ from kernels.property import PropertySuite
 
 from .campaign import CASE_TIMEOUT_S, Campaign, ask_referee
 from .crew import RunError
+from .folders import remove
 from .stopwatch import Stopwatch
 
 NUM_PROBLEMS, NUM_CPU_PROBLEMS, FEWEST_PROBLEMS = 10, 6, 2
@@ -185,7 +185,7 @@ class _Search:
             factors = self.campaign.factors.get(self.kernel.id, {})
             message = {"op": "referee_property", "case": case, "kept": kept, "factors": factors}
             reply = ask_referee(self.campaign.crew, message, self.kernel.id, problem.id)
-        shutil.rmtree(folder, ignore_errors=True)
+        remove(folder)
         record = {"kernel": self.kernel.id, "problem": problem_key(problem), "distribution": distribution, "seed": seed}
         verdict = {name: reply[name] for name in ("status", "reason", "sentence")}
         return record | verdict | {"errors": reply.get("errors", {}), "stage": "property",

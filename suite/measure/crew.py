@@ -12,7 +12,6 @@ import errno
 import functools
 import os
 import re
-import shutil
 import signal
 import sys
 import tempfile
@@ -27,6 +26,7 @@ from ..device.detect import ChosenDevice
 from ..record.source import MEASURED_FOLDERS, copy_measured
 from .compile import WITHOUT_LINE_INFO
 from .fence import limits_here
+from .folders import has_room, new_folder, remove
 from .process import Answer, Worker, WorkerError
 from .replies import malformed
 from .turns import Turns
@@ -197,7 +197,7 @@ class Crew:
         while self._spares:
             self._spares.pop().kill()
         if self._referee_root:
-            shutil.rmtree(self._referee_root, ignore_errors=True)
+            remove(self._referee_root)
             self._referee_root = None
 
     def libraries(self, kernels: list[str]) -> list[str]:
@@ -251,7 +251,7 @@ class Crew:
     def _referee_tree(self) -> Path:
         """A copy of the tree from before any kernel ran, without compiled files: what it judges by, no kernel edits."""
         if self._referee_root is None:
-            self._referee_root = Path(tempfile.mkdtemp(prefix="kernelgate-referee-"))
+            self._referee_root = new_folder("kernelgate-referee-")
             copy_measured(self.root, self._referee_root)
         return self._referee_root
 

@@ -11,17 +11,17 @@ import json
 import os
 import secrets
 import select
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from .fence import Limits, limits_here
+from .folders import new_folder, remove
+from .janitor import JANITOR
 from .watch import EVERY_S, TOKEN_NAME, Watch, descendants, memory_bytes
 
 ENVIRONMENT_PREFIXES = (
@@ -34,6 +34,9 @@ MAX_REPLY_BYTES = 16 << 20
 MAX_LOG_BYTES = 256 << 20
 """Of a run's whole log; later output takes the place of what came last."""
 LOG_TAIL_BYTES = 2000
+STOOD_STILL_S = 5.0
+"""Who looks every EVERY_S and finds that more has passed was stopped (Ctrl-Z, a container that is paused), and its
+worker perhaps with it: no time of the worker's."""
 CONFIRM_TIMEOUT_S = 20.0
 SEND_TIMEOUT_S = 60.0
 REAP_TIMEOUT_S = 60.0
@@ -67,7 +70,7 @@ class Worker:
         self.environment = extra_environment or {}
         self._log_path = log_path
         self._buffer = b""
-        self._folder = tempfile.mkdtemp(prefix="kernelgate-worker-")
+        self._folder = new_folder("kernelgate-worker-")
         token = secrets.token_hex(16)
         child_in, self._requests = os.pipe()
         self._replies, child_out = os.pipe()
@@ -85,6 +88,7 @@ class Worker:
             )
         os.close(child_in)
         os.close(child_out)
+        JANITOR.remember("worker", str(self._process.pid), token)
         self._watch = Watch(self._process.pid, token, self.limits, log_path, log_path.stat().st_size)
 
     @property
@@ -135,9 +139,12 @@ class Worker:
 
     def receive(self, timeout_s: float) -> dict[str, Any]:
         """The next reply. WorkerError `hung` after `timeout_s` seconds of silence; the child is then killed."""
-        deadline, next_look = time.monotonic() + timeout_s, time.monotonic() + EVERY_S
+        now = time.monotonic()
+        deadline, next_look = now + timeout_s, now + EVERY_S
         while b"\n" not in self._buffer:
-            now = time.monotonic()
+            before, now = now, time.monotonic()
+            if now - before > STOOD_STILL_S:
+                deadline += now - before
             if now >= deadline:
                 self.kill()
                 raise WorkerError("hung", f"It did not finish within {timeout_s:.0f} s and was killed.")
@@ -187,7 +194,8 @@ class Worker:
             except OSError:
                 pass
         self._requests = self._replies = -1
-        shutil.rmtree(self._folder, ignore_errors=True)
+        JANITOR.forget("worker", str(self._process.pid), self._watch.token)
+        remove(self._folder)
 
     def _refuse_forgery(self) -> None:
         """A reply that nothing asked for was written by something other than the worker's own loop."""
@@ -228,7 +236,11 @@ class Worker:
 
     def _last_words(self) -> str:
         """The last line that was written to the log since the latest request, in print."""
-        with self._log_path.open("rb") as log:
+        try:
+            log_file = self._log_path.open("rb")
+        except OSError:  # it was removed
+            return ""
+        with log_file as log:
             end = log.seek(0, os.SEEK_END)
             log.seek(max(self._watch.log_start_bytes, end - LOG_TAIL_BYTES))
             text = log.read().decode(errors="replace")
