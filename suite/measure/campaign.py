@@ -25,6 +25,7 @@ from ..record.schema import now_utc
 from ..record.source import tree_stamps
 from .blocks import BlockSource
 from .crew import Crew, RunError, UnfitError
+from .folders import new_folder, remove
 from .launch import ProblemLaunch
 from .plausible import below_light_speed, contradicted
 from .stopwatch import Stopwatch
@@ -62,35 +63,45 @@ class Campaign:
     _witnesses: bool = False
 
     def __post_init__(self) -> None:
-        self.scratch = _scratch_parent(self.crew.log_path.parent) / f"kernelgate-{self.run_id}"
-        shutil.rmtree(self.scratch, ignore_errors=True)  # it is there where the run was killed and is resumed
-        self.scratch.mkdir(mode=0o700)
+        self.scratch = new_folder(f"kernelgate-{self.run_id}-", _scratch_parent(self.crew.log_path.parent))
         self._tree = tree_stamps(self.crew.root)
 
     def close(self) -> None:
         """End all workers and remove the outputs that they left."""
         self.crew.close()
-        shutil.rmtree(self.scratch, ignore_errors=True)
+        remove(self.scratch)
 
     def describe(self, kernels: list[str], problems: list[str]) -> dict[str, Any]:
         """Which kernels run which problems, and why others do not. See `describe.describe`.
 
-        Where that ends the worker, each is asked alone: a file that crashes when it is imported is a broken kernel,
-        and the reply's `reasons` (kernel -> reason code) says so.
+        Where that ends the worker, each is asked by itself: a file that crashes when it is imported is a broken kernel,
+        and the reply's `reasons` (kernel -> reason code) says so. Whatever cannot be loaded is asked once more in a
+        process of its own: what the import of another kernel did to the process is not its fault.
         """
         with Stopwatch(self.phases_s, "startup"):
             reply = self._describe(kernels, problems)
+            doubted = [kernel for kernel in kernels if kernel in reply.get("broken", {})]
             if reply["status"] != "ran":
                 reply = self._describe([], problems)  # without any kernel it must answer
-                for kernel in kernels if reply["status"] == "ran" else []:
-                    alone = self._describe([kernel], problems)
-                    if alone["status"] != "ran":
-                        reply.setdefault("reasons", {})[kernel] = alone["reason"]
-                        alone = {"broken": {kernel: f"It cannot be loaded. {alone['sentence']}"}}
-                    for table in ("unsupported", "versions", "factors", "broken"):
-                        reply[table] |= alone.get(table, {})
+                doubted = kernels if reply["status"] == "ran" else []
+            for kernel in doubted:
+                self._describe_again(kernel, problems, reply)
         self.factors |= reply.get("factors", {})
         return reply
+
+    def _describe_again(self, kernel: str, problems: list[str], reply: dict[str, Any]) -> None:
+        """Put what becomes of one kernel by itself into the reply on all of them."""
+        alone = {} if kernel in reply["broken"] else self._describe([kernel], problems)
+        if alone.get("status") != "ran" or alone["broken"]:
+            self.crew.retire("candidate")
+            alone = self._describe([kernel], problems)
+        reply["broken"].pop(kernel, None)
+        reply.get("reasons", {}).pop(kernel, None)
+        if alone["status"] != "ran":
+            reasons = {kernel: alone["reason"]}
+            alone = {"broken": {kernel: f"It cannot be loaded. {alone['sentence']}"}, "reasons": reasons}
+        for table in ("unsupported", "versions", "factors", "broken", "reasons"):
+            reply.setdefault(table, {}).update(alone.get(table, {}))
 
     def _describe(self, kernels: list[str], problems: list[str]) -> dict[str, Any]:
         device = asdict(self.crew.chosen.device)
@@ -146,7 +157,7 @@ class Campaign:
                 reply = self.crew.request(role, message, CASE_TIMEOUT_S)
             if reply["status"] == "ran":
                 reply = self._referee(record, tensors_on, reply["outputs"])
-        shutil.rmtree(folder, ignore_errors=True)
+        remove(folder)
         entry = self._journal_check(record | reply, "correctness")
         self._refuse_changed_tree([kernel.id])
         return entry
@@ -218,7 +229,7 @@ class Campaign:
         )
         with Stopwatch(phases_s, "check"):
             failures += self._check_kept(problem, seed, reply, source)
-        shutil.rmtree(folder, ignore_errors=True)
+        remove(folder)
         if reply.get("measurements"):
             self._record_cost(problem, Cost(**reply["cost"]))
             failures += contradicted(reply["measurements"], source)

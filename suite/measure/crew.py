@@ -75,6 +75,8 @@ class Crew:
     _workers: dict[str, Worker] = field(default_factory=dict)
     _answered: set[str] = field(default_factory=set)
     """Roles whose present worker has answered a request."""
+    _failed_alone: set[str] = field(default_factory=set)
+    """Kernels that failed in a process of their own: what they are blamed for later is not doubted again."""
     _has_started: bool = False
     _spares: list[Worker] = field(default_factory=list)
     _referee_root: Path | None = None
@@ -85,20 +87,33 @@ class Crew:
     ) -> dict[str, Any]:
         """A request whose failure is a reply as well; a worker that is of no further use is replaced.
 
-        Where memory runs out in a worker that has answered before, or somebody killed it, the request is made again in
-        a fresh one: what an earlier case or another program did is not this one's fault.
-        OSError where the disk is full: no kernel is to blame, and none could run.
+        What fails in a worker that has answered before, or that somebody killed, is asked again of a fresh one: what an
+        earlier case left behind (no file may be opened any longer, a lock is held), or another program did, is not this
+        one's fault. OSError where the disk is full: no kernel is to blame, and none could run.
         """
         is_fresh = role not in self._answered
         reply = self._ask(role, message, timeout_s, answer)
         was_killed = reply.pop("was_killed", False)
-        if reply.get("reason") == "out_of_memory" and (was_killed or not is_fresh) and answer is None:
+        doubtful = reply["status"] == "failed" and not is_fresh and message.get("kernel") not in self._failed_alone
+        if answer is None and (was_killed or doubtful):
             self.retire(role)
-            reply = self._ask(role, message, timeout_s, answer)
+            reply, is_fresh = self._ask(role, message, timeout_s, answer), True
             reply.pop("was_killed", None)
+        if reply["status"] == "failed" and is_fresh and "kernel" in message:
+            self._failed_alone.add(message["kernel"])
         if reply.get("reason") == "disk_full":
-            raise OSError(errno.ENOSPC, f"{reply['sentence']}. Make room for outputs and compiled code.")
+            reply = self._unless_disk_is_full(reply, message)
         return reply
+
+    def _unless_disk_is_full(self, reply: dict[str, Any], message: dict[str, Any]) -> dict[str, Any]:
+        """The kernel's own failure where there is room, now that its worker's folder is gone: it filled that, or says
+        so. Else OSError."""
+        folders = (tempfile.gettempdir(), self.log_path.parent, message.get("output_dir", self.log_path.parent))
+        full = next((str(folder) for folder in folders if not has_room(folder)), None)
+        if full is not None:
+            during = f" while {message['kernel']} ran" if "kernel" in message else ""
+            raise OSError(errno.ENOSPC, f"{reply['sentence']}{during}. Make room in {full}")
+        return reply | {"reason": "raised", "sentence": f"{reply['sentence']}; but there is room on it."}
 
     def _ask(self, role: str, message: dict[str, Any], timeout_s: float, answer: Answer | None) -> dict[str, Any]:
         try:
@@ -115,7 +130,8 @@ class Crew:
         if fault:
             self.retire(role)
             return {"status": "incorrect", "reason": "tampered", "sentence": fault}
-        if reply.pop("poisoned", False) or (role in CASE_ROLES and self._is_bloated(worker)):
+        failed = reply["status"] == "failed"  # who knows what it left behind
+        if reply.pop("poisoned", False) or (role in CASE_ROLES and (failed or self._is_bloated(worker))):
             self.retire(role)
         return reply
 

@@ -282,12 +282,20 @@ def synchronize(torch_device: str) -> None:
         torch.cuda.synchronize()
 
 
+def _said(error: BaseException) -> str:
+    """The message of an exception of anyone's class, whose `__str__` may itself raise."""
+    try:
+        return " ".join(str(error)[:5000].split())[:500] or "no message"
+    except BaseException as another:  # noqa: BLE001 - see above
+        return f"no message, as its __str__ raised {type(another).__name__}"
+
+
 def failure(error: BaseException) -> dict[str, Any]:
     """An exception as a reply. `poisoned` where the device is of no further use to this process.
 
     The reason `disk_full` is no kernel's fault: it ends the run (crew.py).
     """
-    text = " ".join(str(error).split())[:500] or "no message"
+    text = _said(error)
     poisoned = any(s in text for s in STICKY_DEVICE_ERRORS) or isinstance(error, Tampered)
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return {"status": "failed", "reason": "disk_full", "sentence": f"The disk is full: {text}", "poisoned": False}

@@ -47,16 +47,23 @@ class ProblemLaunch:
         return measured
 
     def _survivors(self, kernels: list[str]) -> Measured:
-        """Measure all kernels together; where that fails, find out whose doing it is and go on without it."""
+        """Measure all kernels together; where that fails, or some do, find out whose doing it is and go on without."""
         reply, source = self._request(kernels)
-        if reply["status"] == "ran":
-            return reply, list(reply["failures"]), source
-        failures = self._guilty_alone(kernels)
-        if not failures:  # each runs alone: once more together
+        doubted = _failed_in(reply, kernels)
+        if not doubted:
+            return reply, [], source
+        failures = self._guilty_alone(doubted)
+        guilty = {failure["kernel"] for failure in failures}
+        if reply["status"] == "ran" and guilty >= set(doubted):
+            return reply, failures, source
+        if not guilty:  # each runs alone: once more together
             reply, source = self._request(kernels)
+            doubted = _failed_in(reply, kernels)
+            if not doubted:
+                return reply, [], source
+            failures = _guilty_together(doubted, len(kernels), reply)
             if reply["status"] == "ran":
-                return reply, list(reply["failures"]), source
-            failures = _guilty_together(kernels, reply)
+                return reply, failures, source
         survivors = [kernel for kernel in kernels if kernel not in {f["kernel"] for f in failures}]
         if not survivors:
             return {}, failures, source
@@ -95,12 +102,21 @@ class ProblemLaunch:
         return consistent(reply, elapsed_s, source, witnessed), source
 
 
-def _guilty_together(kernels: list[str], reply: dict[str, Any]) -> list[dict[str, str]]:
-    """Where each kernel runs alone: the one that was caught in the act, or all, without blame.
+def _failed_in(reply: dict[str, Any], kernels: list[str]) -> list[str]:
+    """Kernels that were not measured: those that it names, or all. What one did to the process another may suffer."""
+    return kernels if reply["status"] != "ran" else [failure["kernel"] for failure in reply["failures"]]
+
+
+def _guilty_together(kernels: list[str], count: int, reply: dict[str, Any]) -> list[dict[str, str]]:
+    """Where each kernel runs alone: the one that was caught in the act, or all that failed, without blame.
 
     Not asked before each was tried alone: a thread of one kernel may strike while another is called.
     """
     if reply.get("kernel") in kernels:
         return [{"kernel": reply["kernel"], "reason": reply["reason"], "sentence": reply["sentence"]}]
-    sentence = f"It runs alone, but {len(kernels)} kernels measured together failed: {reply['sentence']}"
-    return [{"kernel": kernel, "reason": "not_together", "sentence": sentence} for kernel in kernels]
+    told = {failure["kernel"]: failure["sentence"] for failure in reply.get("failures", ())}
+    sentence = f"It runs alone, but among {count} kernels measured together failed: "
+    return [
+        {"kernel": kernel, "reason": "not_together", "sentence": sentence + (told.get(kernel) or reply["sentence"])}
+        for kernel in kernels
+    ]

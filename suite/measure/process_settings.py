@@ -7,6 +7,7 @@ import ctypes
 import functools
 import gc
 import os
+import resource
 import signal
 import sys
 import threading
@@ -30,6 +31,9 @@ BACKENDS = [module for module in vars(torch.backends).values() if isinstance(mod
 """What is there from the beginning: others come when they are first used."""
 LITTLE = 1e-310
 """A denormal number in double precision."""
+LIMITS = tuple(name for name in dir(resource) if name.startswith("RLIMIT_"))
+IMPORT_PATHS = tuple((tuple(now), now) for now in (sys.path, sys.meta_path, sys.path_hooks))
+"""What was there in the beginning, and where it must stay: libraries add to these lists."""
 WATCHED_SIGNALS = (signal.SIGALRM, signal.SIGINT, signal.SIGTERM, signal.SIGPROF, signal.SIGUSR1, signal.SIGUSR2)
 
 
@@ -72,7 +76,7 @@ def _modes() -> dict[str, Any]:
 
 def _libraries() -> dict[str, Any]:
     """What torch.backends lets a process choose, and how the processor treats the smallest numbers."""
-    little = torch.tensor([LITTLE], dtype=torch.float64)
+    little = torch.tensor([LITTLE], dtype=torch.float64, device="cpu")
     return {"backends": dict(_backends()), "denormal numbers": bool((little * 1.0 != 0).item())}
 
 
@@ -95,11 +99,17 @@ def _python() -> dict[str, Any]:
         "trace function": (sys.gettrace(), sys.getprofile(), threading.gettrace(), threading.getprofile()),
         "garbage collection": (gc.isenabled(), gc.get_threshold(), gc.get_freeze_count(), tuple(gc.callbacks)),
         "switch interval": sys.getswitchinterval(),
+        "import path": tuple(_is_in(entry, now) for then, now in IMPORT_PATHS for entry in then),
         "audit hooks": _audit_hooks,
         "monitoring tools": _monitoring_tools(),
         "signal handlers": tuple(signal.getsignal(s) for s in WATCHED_SIGNALS),
+        "blocked signals": tuple(sorted(signal.pthread_sigmask(signal.SIG_BLOCK, ()))),
         "interval timers": any(sum(signal.getitimer(t)) > 0 for t in (signal.ITIMER_REAL, signal.ITIMER_PROF)),
     }
+
+
+def _is_in(entry: object, entries: list[Any]) -> bool:
+    return any(entry is one for one in entries)
 
 
 def _monitoring_tools() -> tuple[Any, ...]:
@@ -150,6 +160,7 @@ def _system() -> dict[str, Any]:
         "niceness": os.getpriority(os.PRIO_PROCESS, 0),
         "CPU affinity": tuple(sorted(affinity)),
         "umask": _umask(),
+        "limits": {name: resource.getrlimit(getattr(resource, name)) for name in LIMITS},
     }
 
 

@@ -81,7 +81,7 @@ class Snapshot:
         return changed + [
             f"{name} was replaced"
             for name in (*self._known, *_shadows(now, self._known))
-            if not (self._own and name.startswith(self._own))
+            if not (self._own and f"{name}.".startswith(self._own))  # the module too: it may be called `sum`
             and name not in COMPILERS_OWN
             and not _same(self._known.get(name), now.get(name))
         ]

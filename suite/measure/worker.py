@@ -79,7 +79,7 @@ def _answer(request: dict[str, Any], ask: Callable[[dict[str, Any]], dict[str, A
     try:
         operation: Callable[..., dict[str, Any]] = getattr(importlib.import_module(module), name)
         return operation(**request)
-    except (Exception, SystemExit, KeyboardInterrupt) as error:  # noqa: BLE001 - a kernel may raise anything
+    except BaseException as error:  # noqa: BLE001 - a kernel may raise anything
         from .execute import failure  # torch loads here at the latest, to tell its errors apart
 
         return failure(error)

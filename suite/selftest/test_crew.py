@@ -66,6 +66,33 @@ def test_memory_that_an_earlier_case_left_is_not_the_next_ones_fault(crew: Crew)
     assert Stub.started == 2
 
 
+def test_what_fails_behind_others_is_asked_again_alone_and_then_not_doubted(crew: Crew) -> None:
+    raised = {"status": "failed", "reason": "raised", "sentence": "It raised OSError: Too many open files"}
+    message = {"op": "warm_up", "kernel": "toy/a"}
+    assert ask(crew, RAN)["status"] == "ran"
+    assert ask(crew, raised, RAN)["status"] == "ran"  # an earlier case had left too many files open
+    Stub.script = [raised, raised, RAN, raised]
+    assert crew.request("candidate", message, 1.0)["status"] == "failed"
+    assert Stub.started == 3
+    assert crew.request("candidate", message, 1.0)["status"] == "ran"
+    assert crew.request("candidate", message, 1.0)["status"] == "failed"
+    assert Stub.script == []
+
+
+@pytest.mark.parametrize("is_full", [True, False])
+def test_a_full_disk_is_looked_at_before_it_is_believed(
+    crew: Crew, monkeypatch: pytest.MonkeyPatch, is_full: bool
+) -> None:
+    monkeypatch.setattr(crews, "has_room", lambda folder: not is_full)
+    said = {"status": "failed", "reason": "disk_full", "sentence": "The disk is full: [Errno 28] No space left"}
+    Stub.script, message = [said], {"op": "check", "kernel": "toy/a"}
+    if is_full:
+        with pytest.raises(OSError, match=r"No space left while toy/a ran\. Make room in /"):
+            crew.request("candidate", message, 1.0)
+    else:
+        assert crew.request("candidate", message, 1.0)["reason"] == "raised"
+
+
 def test_a_case_that_takes_too_much_by_itself_is_asked_once(crew: Crew) -> None:
     assert ask(crew, OUT_OF_MEMORY)["reason"] == "out_of_memory"
     assert Stub.started == 1

@@ -134,7 +134,9 @@ def test_other_code_is_not_resumed(project: ToyProject, stages: Any) -> None:
 
 def test_no_kernel_is_blamed_for_a_full_disk(project: ToyProject) -> None:
     project.write_kernel("full", faulty('raise OSError(28, "No space left on device")'))
+    conftest = project.add_to_conftest("from suite.measure import crew\ncrew.has_room = lambda folder: False\n")
     outcome = project.pytest("--run-dir", "runs/blame", "-k", "full", "suite/test_correctness.py")
+    (project.root / "conftest.py").write_text(conftest)
     (project.root / "kernels/toy/full.py").unlink()
     assert outcome.status == 3, outcome.text
     assert "The run cannot go on." in outcome.text
@@ -143,6 +145,6 @@ def test_no_kernel_is_blamed_for_a_full_disk(project: ToyProject) -> None:
     assert project.run("blame")["checks"] == []
 
 
-def test_the_scratch_of_a_killed_run_goes_when_it_is_resumed(stages: Any) -> None:
+def test_nothing_of_a_killed_run_stays_in_memory(stages: Any) -> None:
     _, events = stages["done"]
     assert not list(Path("/dev/shm").glob(f"kernelgate-{events[0]['run_id']}*"))
