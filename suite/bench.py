@@ -82,14 +82,15 @@ class Bench:
 
     def close(self, exit_status: int) -> Path | None:
         """Record verdicts, phases and the end, and write run.json. None where nothing was started."""
-        if self._campaign is None or self.journal is None:
+        if self.journal is None:
             return None
         campaign, self._campaign = self._campaign, None
-        campaign.close()
+        if campaign is not None:  # or it was interrupted before there was one
+            campaign.close()
         if self._rulings:
             verdicts = [ruling.to_json() for ruling in self._rulings.values()]
             self.journal.append({"event": "verdicts", "verdicts": verdicts})
-        phases_s = {name: round(value, 3) for name, value in campaign.phases_s.items()}
+        phases_s = {name: round(value, 3) for name, value in (campaign.phases_s if campaign else {}).items()}
         self.journal.append({"event": "phases", "phases_s": phases_s})
         end = {"event": "end", "finished_utc": now_utc(), "exit_status": exit_status, "unfit": self.find_unfit()}
         self.journal.append(end)

@@ -9,6 +9,8 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from .interrupts import end_as_by_ctrl_c
+
 app = typer.Typer(
     help="Is this speedup claim still true? The gate itself runs as `pytest`; see README.md.",
     no_args_is_help=True,
@@ -217,6 +219,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
     except RuntimeError as error:
         _end(str(error), 1)
+    end_as_by_ctrl_c()
     try:
         app(args=arguments, prog_name="kernelgate")
     except DeviceError as error:

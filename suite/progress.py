@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 import time
+from contextlib import nullcontext
 from typing import Any
 
 LOG_EVERY_S = 15.0
@@ -15,7 +16,7 @@ class Progress:
 
     def __init__(self, config: Any) -> None:
         self._capture = config.pluginmanager.getplugin("capturemanager")
-        self._quiet = config.getoption("verbose") < -1
+        self._quiet = config.getoption("verbose", 0) < -1
         self._started = self._last_logged = time.monotonic()
         self._shown = False
 
@@ -24,7 +25,9 @@ class Progress:
         if self._quiet:
             return
         elapsed_s = time.monotonic() - self._started
-        with self._capture.global_and_fixture_disabled():
+        with self._capture.global_and_fixture_disabled() if self._capture else nullcontext():
+            if sys.stderr is None:  # it was closed
+                return
             if sys.stderr.isatty():
                 self._rewrite(f"[{elapsed_s:4.0f} s] {text}" if text else "")
             elif text and time.monotonic() - self._last_logged >= LOG_EVERY_S:

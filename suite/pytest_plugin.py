@@ -24,11 +24,13 @@ from .compile_run import CompileRun
 from .device.detect import ChosenDevice, DeviceError, choose, detect
 from .device.fitness import why_unfit
 from .device.specs import spec_by_key
+from .interrupts import end_as_by_ctrl_c, held_off
 from .judge.comparisons import Comparison
 from .measure.base_tree import BaseError, checked_out
 from .measure.crew import RunError, UnfitError
 from .progress import Progress
 from .record.schema import RecordError
+from .refused_options import why_refused
 from .replay_clock import ReplayClock
 from .run_journal import MAX_LAUNCHES, Options
 from .selection import Case, Selection, kernels_root
@@ -47,9 +49,9 @@ gate_key = pytest.StashKey["Gate"]()
 def pytest_addoption(parser: pytest.Parser) -> None:
     """The command line of the gate."""
     group = parser.getgroup("kernelgate", "kernelgate: prove or refute speedup claims about kernels")
+    tiers = "problems to take; default: ci on a GPU, smoke on the CPU"
     devices = "auto (default), cpu, or a device: h100, h200, b200, mi300x, mi355x ..."
     group.addoption("--gpu", default="auto", metavar="DEVICE", help=devices)
-    tiers = "problems to take; default: ci on a GPU, smoke on the CPU"
     group.addoption("--tier", choices=[t.value for t in Tier], help=tiers)
     group.addoption("--compile-only", action="store_true", help="compile every Triton kernel for --gpu, on any machine")
     group.addoption("--base", metavar="REF", help="measure this tree against the kernels of a git revision")
@@ -140,11 +142,9 @@ def pytest_configure(config: pytest.Config) -> None:
     # Nothing is handed over for a kernel that cannot run, is wrong, or is unchanged since the base. Not a mark of the
     # test: after Ctrl-C its fixtures end outside of it.
     config.addinivalue_line("filterwarnings", "ignore:Benchmark fixture was not used")
-    refused = {"benchmark_skip": "--benchmark-skip would leave every claim unjudged",
-               "numprocesses": "-n would measure several kernels at once on one device"}  # fmt: skip
-    for option, why in refused.items():
-        if config.getoption(option, None) and not _only_selftests(config):
-            raise pytest.UsageError(f"{why}: run without it.")
+    why = None if _only_selftests(config) else why_refused(config.getoption, config.pluginmanager.hasplugin)
+    if why:
+        raise pytest.UsageError(why)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -152,6 +152,7 @@ def pytest_collection(session: pytest.Session) -> None:
     """Choose the device before anything is collected: a wrong one is a usage error (exit 4)."""
     if _only_selftests(session.config):
         return
+    end_as_by_ctrl_c()
     try:
         session.config.stash[gate_key] = Gate(session.config)
     except (DeviceError, RecordError, BaseError, RuntimeError, ValueError) as error:
@@ -170,10 +171,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Compile-only keeps the compile tests and nothing else; otherwise they are left out."""
     gate = config.stash.get(gate_key, None)
     if gate is not None:
-        unwanted = GATE_FILES if gate.compile_only else (COMPILE_FILE,)
-        items[:] = [
-            item for item in items if item.path.name not in unwanted or item.path.parent != Path(__file__).parent
-        ]
+        unwanted, ours = GATE_FILES if gate.compile_only else (COMPILE_FILE,), Path(__file__).parent
+        items[:] = [item for item in items if item.path.name not in unwanted or item.path.parent != ours]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -183,7 +182,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         return
     selection, gpu = gate.selection, metafunc.config.getoption("gpu")
     parameters: dict[str, Iterator[Any]] = {
-        "correctness_case": (_case_param(c) for c in selection.correctness_cases()),
+        "correctness_case": map(_case_param, selection.correctness_cases()),
         "property_kernel": map(_kernel_param, selection.property_kernels()),
         "comparison": (_comparison_param(c, selection) for c in selection.comparisons()),
         "compile_case": (_case_param(c, gpu) for c in selection.compile_cases()),
@@ -212,8 +211,7 @@ def _comparison_param(comparison: Comparison, selection: Selection) -> Any:
 
 
 def _marks(family: str, origin: str) -> list[pytest.MarkDecorator]:
-    names = [family] if origin == "unknown" else [family, origin]
-    return [getattr(pytest.mark, name) for name in names]
+    return [getattr(pytest.mark, name) for name in (family, origin) if name != "unknown"]
 
 
 @pytest.hookimpl(trylast=True)
@@ -234,10 +232,10 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     bench.say = Progress(session.config)
 
 
-def _selected(session: pytest.Session, parameter: str) -> list[Any]:
+def _selected(session: pytest.Session, name: str) -> list[Any]:
     """The values that a parameter has in the selected items."""
-    calls = [item.callspec.params for item in session.items if hasattr(item, "callspec")]
-    return [params[parameter] for params in calls if parameter in params]
+    calls = (item.callspec.params for item in session.items if hasattr(item, "callspec"))
+    return [params[name] for params in calls if name in params]
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -286,6 +284,7 @@ def pytest_report_teststatus(report: pytest.TestReport) -> tuple[str, str, str] 
     return None
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict[str, Any]) -> None:
     """Saved benchmarks name the device that their seconds were spent on."""
     gate = config.stash.get(gate_key, None)
@@ -301,7 +300,8 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> Generator[
         if bench is not None:
             if bench.started and bench.find_unfit():
                 session.exitstatus = UNFIT
-            bench.close(int(session.exitstatus))
+            with held_off():
+                bench.close(int(session.exitstatus))
     except (RecordError, OSError) as error:
         session.config.stash[gate_key].record_error = str(error)  # type: ignore[attr-defined]
         session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
@@ -315,6 +315,5 @@ def pytest_terminal_summary(terminalreporter: Any, exitstatus: int, config: pyte
     compiled = config.stash.get(compiled_key, None)
     if compiled is not None and compiled.results:
         print_compiled(compiled, terminalreporter)
-    if gate is None or bench is None or not bench.started:
-        return
-    print_run(bench, gate.selection, terminalreporter, getattr(gate, "record_error", None))
+    if gate is not None and bench is not None and bench.started:
+        print_run(bench, gate.selection, terminalreporter, getattr(gate, "record_error", None))

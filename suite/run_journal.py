@@ -15,7 +15,7 @@ from typing import Any
 from .device.detect import ChosenDevice
 from .record.journal import Journal, read_journal
 from .record.run import JOURNAL_NAME, RUN_NAME, fold, write_run
-from .record.schema import RecordError, now_utc, schema_version
+from .record.schema import MAX_INTEGER, RecordError, now_utc, schema_version
 from .record.source import source_state
 
 MAX_LAUNCHES = 24
@@ -105,7 +105,10 @@ def _start(options: Options, chosen: ChosenDevice, families: list[str]) -> dict[
 
 def _seed(options: Options) -> int:
     """Fresh in every run, so that no kernel can know the inputs."""
-    return secrets.randbelow(1 << 48) if options.input_seed is None else options.input_seed
+    seed = secrets.randbelow(1 << 48) if options.input_seed is None else options.input_seed
+    if not 0 <= seed <= MAX_INTEGER:
+        raise RecordError(f"--input-seed {seed}: name the environment.seed of a run.json, which lies in 0 to 2**64.")
+    return seed
 
 
 def _check_same(start: dict[str, Any], options: Options, chosen: ChosenDevice) -> None:

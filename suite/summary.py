@@ -52,8 +52,8 @@ def print_run(bench: Bench, selection: Selection, terminal: Any, record_error: s
     if run["launches"]:
         try:
             pages = write_report([run], selection.claims, bench.options.run_dir / "report")
-        except (RecordError, OSError) as error:  # the verdicts stand without it
-            terminal.write_line(f"No report was written. {error}", red=True)
+        except (RecordError, OSError, KeyboardInterrupt) as error:  # the verdicts stand without it
+            terminal.write_line(f"No report was written. {error or 'It was interrupted.'}", red=True)
         else:
             terminal.write_line(f"report: {_short(pages[0])}")
 

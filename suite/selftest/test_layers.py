@@ -36,7 +36,7 @@ LAYERS = (
     {"bench", "compile_run", "property_checks"},
     {"report", "generate"},
     {"candidate"},
-    {"progress", "replay_clock", "summary", "commands", "pytest_plugin"},
+    {"interrupts", "progress", "refused_options", "replay_clock", "summary", "commands", "pytest_plugin"},
     {"cli"},
 )
 """Parts of the project, lowest first. A part imports only from its own and from lower ones."""
