@@ -9,7 +9,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from .interrupts import end_as_by_ctrl_c
+from .interrupts import end_in_order
 
 app = typer.Typer(
     help="Is this speedup claim still true? The gate itself runs as `pytest`; see README.md.",
@@ -219,7 +219,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
     except RuntimeError as error:
         _end(str(error), 1)
-    end_as_by_ctrl_c()
+    end_in_order()
     try:
         app(args=arguments, prog_name="kernelgate")
     except DeviceError as error:

@@ -1,4 +1,8 @@
-"""Signals that end a run from outside: a cancelled CI job sends SIGTERM, a terminal that is closed SIGHUP."""
+"""Signals that end a run from outside: Ctrl-C, SIGTERM from a CI job that is cancelled, SIGHUP from a closed terminal.
+
+The first raises KeyboardInterrupt: what was measured is recorded, and all workers are ended. That takes a moment, in
+which a second one changes nothing: it would cost the record. The third is taken at its word.
+"""
 
 from __future__ import annotations
 
@@ -6,43 +10,41 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from types import FrameType
 
-ENDING = (signal.SIGTERM, signal.SIGHUP)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+UNTOUCHED = (signal.SIG_DFL, signal.default_int_handler)
 
 
-def end_as_by_ctrl_c() -> None:
-    """Have them raise KeyboardInterrupt: what was measured is recorded, and all workers are ended.
+@dataclass
+class _Interrupts:
+    """Of this process."""
 
-    Not where somebody set them before: `nohup` has SIGHUP ignored. Only the main thread may set them.
-    """
-    for number in ENDING if threading.current_thread() is threading.main_thread() else ():
-        if signal.getsignal(number) is signal.SIG_DFL:
-            signal.signal(number, _interrupt)
+    came: int = 0
+    is_ending: bool = False
+
+    def handle(self, number: int, frame: FrameType | None) -> None:
+        self.came += 1
+        if self.came > 2 or (self.came == 1 and not self.is_ending):
+            raise KeyboardInterrupt(signal.Signals(number).name)
+
+
+_INTERRUPTS = _Interrupts()
+
+
+def end_in_order() -> None:
+    """Handle them so, where nobody else does: `nohup` has SIGHUP ignored. Only the main thread may."""
+    for number in SIGNALS if threading.current_thread() is threading.main_thread() else ():
+        if signal.getsignal(number) in UNTOUCHED:
+            signal.signal(number, _INTERRUPTS.handle)
 
 
 @contextmanager
 def held_off() -> Iterator[None]:
-    """While the end of a run is recorded, which takes a moment: the first of these signals, or Ctrl-C, changes nothing.
-
-    A second one does: somebody is in a hurry.
-    """
-    came: list[int] = []
-
-    def note(number: int, frame: FrameType | None) -> None:
-        if came:
-            _interrupt(number, frame)
-        came.append(number)
-
-    handled = [number for number in (signal.SIGINT, *ENDING) if callable(signal.getsignal(number))]
-    is_main = threading.current_thread() is threading.main_thread()
-    before = {number: signal.signal(number, note) for number in handled} if is_main else {}
+    """While the end of a run is recorded: as if one had come before."""
+    _INTERRUPTS.is_ending = True
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt(signal.Signals(number).name)
+        _INTERRUPTS.is_ending = False

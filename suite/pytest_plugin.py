@@ -24,7 +24,7 @@ from .compile_run import CompileRun
 from .device.detect import ChosenDevice, DeviceError, choose, detect
 from .device.fitness import why_unfit
 from .device.specs import spec_by_key
-from .interrupts import end_as_by_ctrl_c, held_off
+from .interrupts import end_in_order, held_off
 from .judge.comparisons import Comparison
 from .measure.base_tree import BaseError, checked_out
 from .measure.crew import RunError, UnfitError
@@ -152,7 +152,7 @@ def pytest_collection(session: pytest.Session) -> None:
     """Choose the device before anything is collected: a wrong one is a usage error (exit 4)."""
     if _only_selftests(session.config):
         return
-    end_as_by_ctrl_c()
+    end_in_order()
     try:
         session.config.stash[gate_key] = Gate(session.config)
     except (DeviceError, RecordError, BaseError, RuntimeError, ValueError) as error:

@@ -123,7 +123,10 @@ def parse_utc(text: str) -> datetime:
     moment = datetime.fromisoformat(text[:-1] + "+00:00" if text.endswith("Z") else text)
     if moment.tzinfo is None:
         raise ValueError(f"{text!r} names no time zone; end it with Z.")
-    return moment.astimezone(timezone.utc)
+    try:
+        return moment.astimezone(timezone.utc)
+    except OverflowError:
+        raise ValueError(f"{text!r} lies before the year 1 or after 9999.") from None
 
 
 class _Refused(ValueError):

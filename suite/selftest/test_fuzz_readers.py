@@ -31,7 +31,7 @@ pytestmark = pytest.mark.side_by_side
 JUNK: list[Any] = [
     None, True, -1, 0, 2**63, 2**70, 1e308, float("nan"), float("inf"), "", "x" * 20_000, "\ud800", "\x00", "\x1b[2J",
     "../../etc/passwd", "<script>", "| a |", "`rm -rf`", [], {}, [[]], {"": {}}, [None] * 100, {"schema": 1},
-    json.loads("[" * 80 + "]" * 80),
+    json.loads("[" * 80 + "]" * 80), "0001-01-01T00:00:00+23:00",
 ]  # fmt: skip
 SPECS = json.loads(Path(specs.__file__).with_name("specs.json").read_text())
 
@@ -146,6 +146,15 @@ def test_a_file_that_is_too_large_costs_no_more_than_the_bound(tmp_path: Path, s
 def test_what_is_no_file_is_not_read(special: str) -> None:
     with pytest.raises(RecordError, match="is not a regular file"):
         schema.read_bytes(special)
+
+
+@pytest.mark.parametrize("utc", ["0001-01-01T00:00:00+23:00", "9999-12-31T23:59:59-23:00", "2026-11-22T18:01:02"])
+def test_a_moment_off_the_calendar_is_a_sentence(utc: str) -> None:
+    document = _baseline()
+    document["claims"][0]["proven_utc"] = utc
+    said = refusal(lambda: schema.validate(document, "baseline", "mla.json"))
+    assert said is not None
+    assert "proven_utc" in said
 
 
 def test_a_message_of_an_error_is_short_however_long_the_value(tmp_path: Path) -> None:
