@@ -99,6 +99,21 @@ FAULTS: dict[str, Fault] = {
     "os_exit": Fault("exits at once", faulty('os.write(2, b"bye\\x1b[31m\\n")\nos._exit(0)'),
                      "failed", "crashed", "exited with status 0. Its last words: bye[31m"),
     "sys_exit": Fault("sys.exit", faulty('sys.exit("done here")'), "failed", "raised", "SystemExit: done here"),
+    "odd_exception": Fault("an exception that cannot be told", faulty(
+        'class Odd(BaseException):\n    def __str__(self):\n        raise KeyError\nraise Odd'),
+        "failed", "raised", "It raised Odd: no message, as its __str__ raised KeyError"),
+    "leaks_files": Fault("leaves no file to be opened", faulty(
+        f"try:\n    while True:\n        os.dup(0)\nexcept OSError:\n    pass\n{RIGHT}"),
+        "failed", "raised", "Too many open files"),
+    "lowers_limits": Fault("lowers what its process may take", faulty(
+        f"import resource\nresource.setrlimit(resource.RLIMIT_NOFILE, (200, 200))\n{RIGHT}"),
+        "incorrect", "tampered", "when it was run: limits (RLIMIT_NOFILE"),
+    "hides_imports": Fault("leaves nothing to be imported", faulty(f"sys.path.clear()\nsys.meta_path.clear()\n{RIGHT}"),
+                           "incorrect", "tampered", "when it was run: import path"),
+    "default_device": Fault("has tensors made elsewhere", faulty(f'torch.set_default_device("meta")\n{RIGHT}'),
+                            "incorrect", "tampered", "when it was run: default_device"),
+    "no_room": Fault("says that the disk is full", faulty('raise OSError(28, "No space left on device")'),
+                     "failed", "raised", "No space left on device; but there is room"),
     "loops": Fault("endless loop on the host", faulty("while True:\n    time.sleep(0.01)"),
                    "failed", "hung", "did not finish within"),
     "memory": Fault("more memory than there is", faulty('return {"out": torch.empty(1 << 50)}'),
@@ -171,8 +186,12 @@ PRINTS = faulty(
 DETACHES = faulty(f"if not calls:\n    calls.append(1)\n    spawn()\n{RIGHT}",
                   before="calls = []\ndef spawn():\n    " + SPAWN.replace("\n", "\n    ").rstrip())  # fmt: skip
 """Right, but leaves a process behind that has left its session."""
-SOUND_SOURCES = {"prints": PRINTS, "detaches": DETACHES}
-SOUND = ("toy/gen", "toy/hand", "toy/prints", "toy/detaches", "toy/vendor")
+LITTERS = faulty(f"if not calls:\n    calls.append(1)\n    here = os.getcwd()\n    for _ in range(1200):\n"
+                 f"        os.mkdir('deeper')\n        os.chdir('deeper')\n    os.chdir(here)\n{RIGHT}",
+                 before="calls = []")  # fmt: skip
+"""Right, but leaves folders behind that lie deeper in one another than Python follows."""
+SOUND_SOURCES = {"prints": PRINTS, "detaches": DETACHES, "litters": LITTERS}
+SOUND = ("toy/gen", "toy/hand", "toy/prints", "toy/detaches", "toy/litters", "toy/vendor")
 """Kernels that must be measured whatever the others do."""
 
 

@@ -18,6 +18,7 @@ from suite.selftest.toy_project import Outcome, ToyProject
 
 KERNELS = ("toy/gen", "toy/hand", "toy/vendor")
 DEADLINE_S = 120
+STOPPED_S = 6.0
 
 DISK = """
 import errno, os, types
@@ -111,7 +112,36 @@ def run_killed(project: ToyProject) -> Result:
     if outcome.status == 4:  # it was killed before anything was recorded
         outcome = project.pytest("--run-dir", "runs/cut", "-m", "toy")
     return _result(project, "cut", outcome, "resumed; nothing measured twice",
-                   lambda run, status: status == 0 and _all_judged(run) and _measured_once(run))  # fmt: skip
+                   lambda run, status: status == 0 and _all_judged(run) and _measured_once(run) and _tidied(run)
+                   )  # fmt: skip
+
+
+def run_cancelled(project: ToyProject) -> Result:
+    """SIGTERM to the run, as CI cancels a job, and again while it ends; then --resume."""
+    process = project.start("--run-dir", "runs/cancelled", "-m", "toy")
+    _wait_for(project, "cancelled", "check")
+    for _ in range(2):
+        process.terminate()
+        time.sleep(0.2)
+    text, _ = process.communicate(timeout=DEADLINE_S)
+    recorded = _read(project, "cancelled").get("exit_status")
+    done = project.pytest("--resume", "runs/cancelled", "-m", "toy")
+    said = _sentence("Nothing measured is lost")(Outcome(process.returncode, text))
+    return _result(project, "cancelled", Outcome(done.status, text + done.text), said, lambda run, status: (
+        process.returncode, recorded, status) == (2, 2, 0) and bool(said) and _all_judged(run))  # fmt: skip
+
+
+def run_stopped(project: ToyProject) -> Result:
+    """The run and its workers are stopped, as a container is paused, for longer than a case may take."""
+    process = project.start("--run-dir", "runs/stopped", "-m", "toy")
+    _wait_for(project, "stopped", "check")
+    for how, then_s in ((signal.SIGSTOP, STOPPED_S), (signal.SIGCONT, 0.0)):
+        for pid in (process.pid, *project.worker_pids()):
+            os.kill(pid, how)
+        time.sleep(then_s)
+    text, _ = process.communicate(timeout=DEADLINE_S)
+    return _result(project, "stopped", Outcome(process.returncode, text), "no kernel called hung",
+                   lambda run, status: status == 0 and _all_judged(run))  # fmt: skip
 
 
 def disk_full(project: ToyProject, code: str = "ENOSPC") -> Result:
@@ -150,6 +180,8 @@ def gpu_lost(project: ToyProject) -> Result:
 SCENARIOS: dict[str, Callable[[ToyProject], Result]] = {
     "worker killed at any instant": worker_killed,
     "run killed at any instant": run_killed,
+    "run cancelled": run_cancelled,
+    "run stopped for a while": run_stopped,
     "full disk": disk_full,
     "disk turns read-only": disk_read_only,
     "read-only run directory": folder_read_only,
@@ -227,6 +259,18 @@ def _all_judged(run: dict[str, Any]) -> bool:
     return {v["kernel"] for v in run["verdicts"]} >= set(KERNELS) - {"toy/vendor"} and not any(
         v["status"] in ("failed", "incorrect", "regressed") for v in run["verdicts"]
     )
+
+
+def _wait_for(project: ToyProject, name: str, event: str) -> None:
+    """Until the journal of a run holds such an event."""
+    deadline = time.monotonic() + DEADLINE_S
+    while time.monotonic() < deadline and not any(e["event"] == event for e in project.events(name)):
+        time.sleep(0.02)
+
+
+def _tidied(run: dict[str, Any]) -> bool:
+    """Whether the memory that a run's outputs took was given back."""
+    return not list(Path("/dev/shm").glob(f"kernelgate-{run['run_id']}*"))
 
 
 def _measured_once(run: dict[str, Any]) -> bool:

@@ -17,8 +17,10 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> ToyProject:
 
 # Full disks and cut runs are in test_resume.py.
 @pytest.mark.parametrize(
-    "name", ["worker killed at any instant", "read-only run directory", "wall clock steps", "GPU falls off the bus"]
-)
+    "name",
+    ["worker killed at any instant", "run cancelled", "run stopped for a while", "read-only run directory",
+     "wall clock steps", "GPU falls off the bus"],
+)  # fmt: skip
 def test_a_fault_from_outside_is_borne(project: ToyProject, name: str) -> None:
     result = fault_scenarios.SCENARIOS[name](project)
     assert result.right, result
