@@ -14,7 +14,7 @@ from typing import Any
 
 from .device.detect import ChosenDevice
 from .record.journal import Journal, read_journal
-from .record.run import JOURNAL_NAME, RUN_NAME, fold, write_run
+from .record.run import JOURNAL_NAME, RUN_NAME, check_run, fold, write_run
 from .record.schema import MAX_INTEGER, RecordError, now_utc, schema_version
 from .record.source import source_state
 
@@ -46,14 +46,19 @@ class RunJournal:
         """Begin a run, or go on with one. RecordError where it cannot be resumed, or not written."""
         self.run_dir = options.run_dir
         path = options.run_dir / JOURNAL_NAME
-        if not options.resume and path.exists():
-            raise RecordError(f"{path}: a run was recorded here. Name another --run-dir, or go on with it: --resume.")
-        self.events: list[dict[str, Any]] = read_journal(path) if options.resume else []
-        self._journal = Journal(path)
+        if path.exists() != options.resume:
+            lacks = "holds no run that could go on. Begin one with --run-dir"
+            has = "a run was recorded here. Name another --run-dir, or go on with it: --resume"
+            raise RecordError(f"{path}: {lacks if options.resume else has}.")
+        self._journal = Journal(path)  # from here on nobody else writes to it
         self._run: dict[str, Any] = {}
         self._folded_events = 0
+        try:
+            self.events = _events_to_resume(path, options, chosen) if options.resume else []
+        except RecordError:
+            self._journal.close()
+            raise
         if self.events:
-            _check_same(self.events[0], options, chosen)
             (options.run_dir / RUN_NAME).unlink(missing_ok=True)  # readers take the journal until this run ends
             self.append({"event": "resume", "started_utc": now_utc(), "command": list(options.command)})
         else:
@@ -84,6 +89,19 @@ class RunJournal:
         """Write run.json. RecordError where it cannot be; the journal then holds everything still."""
         self._journal.close()
         return write_run(self.run_dir, self.run())
+
+
+def _events_to_resume(path: Path, options: Options, chosen: ChosenDevice) -> list[dict[str, Any]]:
+    """Of a journal that makes a sound record, whose run can go on here; none where it was cut off before it began."""
+    events = read_journal(path)
+    if events:
+        run = check_run(fold(events), str(path))
+        _check_same(run, options, chosen)
+        if not isinstance(run["environment"].get("seed"), int):
+            raise RecordError(
+                f"{path}: $.environment.seed is no integer, so its inputs cannot be drawn. Measure again."
+            )
+    return events
 
 
 def _start(options: Options, chosen: ChosenDevice, families: list[str]) -> dict[str, Any]:
