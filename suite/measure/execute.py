@@ -161,10 +161,10 @@ def handles(inputs: Inputs) -> Inputs:
 
 
 def save_outputs(outputs: Outputs, folder: Path, prefix: str) -> dict[str, dict[str, Any]]:
-    """Write each output's bytes; returns {name: {dtype, shape, dense, file, sha256}}."""
+    """Write each output's bytes; returns {name: {dtype, shape, dense, file, sha256}}. A name may be no file's."""
     described = {}
-    for name, tensor in outputs.items():
-        path = folder / f"{prefix}{name}.bin"
+    for number, (name, tensor) in enumerate(outputs.items()):
+        path = folder / f"{prefix}{number}.bin"
         described[name] = {
             "dtype": str(tensor.dtype).removeprefix("torch."),
             "shape": list(tensor.shape),

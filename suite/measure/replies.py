@@ -29,7 +29,7 @@ OUTPUTS = {
         "required": ["dtype", "shape", "dense", "file", "sha256"],
         "properties": {
             "dtype": TEXT,
-            "shape": {"type": "array", "maxItems": 20, "items": {"type": "integer"}},
+            "shape": {"type": "array", "maxItems": 64, "items": {"type": "integer"}},
             "dense": {"type": "boolean"},
             "file": TEXT,
             "sha256": {"type": "string", "pattern": "^[0-9a-f]{64}$"},
