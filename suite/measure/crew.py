@@ -70,6 +70,8 @@ class Crew:
     base_root: Path | None = None
     turns: Turns = field(default_factory=Turns)
     """Where several crews share one device, theirs are the same."""
+    doubts: bool = True
+    """Whether what fails behind others is asked again alone; not where somebody else will do so."""
     warmed_kernels: list[str] = field(default_factory=list)
     """Kernels whose imports a spare launch worker does ahead."""
     _workers: dict[str, Worker] = field(default_factory=dict)
@@ -94,7 +96,9 @@ class Crew:
         is_fresh = role not in self._answered
         reply = self._ask(role, message, timeout_s, answer)
         was_killed = reply.pop("was_killed", False)
-        doubtful = reply["status"] == "failed" and not is_fresh and message.get("kernel") not in self._failed_alone
+        may_be_others = self.doubts and message.get("kernel") not in self._failed_alone
+        may_be_others = may_be_others or reply.get("reason") == "out_of_memory"  # which depends on the problem
+        doubtful = reply["status"] == "failed" and not is_fresh and may_be_others
         if answer is None and (was_killed or doubtful):
             self.retire(role)
             reply, is_fresh = self._ask(role, message, timeout_s, answer), True
@@ -108,8 +112,9 @@ class Crew:
     def _unless_disk_is_full(self, reply: dict[str, Any], message: dict[str, Any]) -> dict[str, Any]:
         """The kernel's own failure where there is room, now that its worker's folder is gone: it filled that, or says
         so. Else OSError."""
-        folders = (tempfile.gettempdir(), self.log_path.parent, message.get("output_dir", self.log_path.parent))
-        full = next((str(folder) for folder in folders if not has_room(folder)), None)
+        written = (tempfile.gettempdir(), message.get("output_dir"), os.environ.get("TRITON_CACHE_DIR"),
+                   os.path.expanduser("~"), str(self.log_path.parent))  # fmt: skip
+        full = next((folder for folder in written if folder and not has_room(folder)), None)
         if full is not None:
             during = f" while {message['kernel']} ran" if "kernel" in message else ""
             raise OSError(errno.ENOSPC, f"{reply['sentence']}{during}. Make room in {full}")

@@ -6,6 +6,7 @@ What a killed run cannot remove any longer, its janitor removes (janitor.py).
 from __future__ import annotations
 
 import contextlib
+import errno
 import shutil
 import subprocess
 import tempfile
@@ -36,11 +37,11 @@ def remove(folder: Path) -> None:
 
 
 def has_room(folder: Path | str) -> bool:
-    """Whether a file can be written in `folder`: quotas count, which the system does not tell of."""
+    """Whether nothing is lacking but permission for a file in `folder`: quotas count, which no system tells of."""
     try:
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(bytes(PROBE_BYTES))
             file.flush()
-    except OSError:
-        return False
+    except OSError as error:
+        return error.errno not in (errno.ENOSPC, errno.EDQUOT)
     return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import secrets
@@ -57,10 +58,14 @@ def test_deep_and_locked_folders_are_removed(tmp_path: Path) -> None:
     assert not folder.exists()
 
 
-def test_a_disk_has_room_or_not(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("code", "has_room"), [("ENOSPC", False), ("EDQUOT", False), ("EACCES", True)])
+def test_a_disk_has_room_or_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str, has_room: bool) -> None:
+    def refuse(dir: str) -> None:  # noqa: A002 - tempfile's name for it
+        raise OSError(getattr(errno, code), code)
+
     assert folders.has_room(tmp_path)
-    assert not folders.has_room("/proc")
-    assert not folders.has_room(tmp_path / "nowhere")
+    monkeypatch.setattr("tempfile.TemporaryFile", refuse)
+    assert folders.has_room(tmp_path) == has_room
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="processes are found as Linux lists them")
