@@ -102,7 +102,7 @@ class Gate:
 
     def _base(self) -> tuple[str, str, Path] | None:
         ref = self.config.getoption("base")
-        return checked_out(self.root, ref) if ref else None
+        return None if ref is None else checked_out(self.root, ref)  # an empty one is a mistake
 
     def bench(self) -> Bench:
         """The run of this session."""

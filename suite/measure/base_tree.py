@@ -19,8 +19,10 @@ def checked_out(root: Path, ref: str) -> tuple[str, str, Path]:
     """(ref, its SHA, a temporary folder with its kernels/ and baselines/). The folder goes when this process ends."""
     found = _git(root, "rev-parse", "--verify", "--quiet", f"{ref}^{{commit}}")
     if found.returncode:
+        words = found.stderr.decode(errors="replace").partition("\n")[0]  # nothing where it merely knows no such commit
+        why = f"git says: {words}." if words else f"git knows no such commit in {root}."
         raise BaseError(
-            f"--base {ref}: git knows no such commit in {root}. Fetch it first (git fetch origin), or name another."
+            f"--base {ref}: {why} Fetch it first (git fetch origin; --unshallow in a shallow clone), or name another."
         )
     sha = found.stdout.decode().strip()
     has_baselines = _git(root, "cat-file", "-e", f"{sha}:baselines").returncode == 0

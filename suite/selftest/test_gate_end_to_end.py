@@ -134,7 +134,10 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> ToyProject:
     (("--gpu", "h2000"), ("h2000",)),
     (("--launches", "0"), ("--launches 0: name 1 or more",)),
     (("--benchmark-skip",), ("--benchmark-skip would leave every claim unjudged",)),
-    (("--base", "no-such-ref"), ("git knows no such commit",)),
+    (("--base", "no-such-ref"), ("git says: fatal: not a git repository",)),
+    (("--base", ""), ("--base : git",)),
+    (("--setup-plan",), ("would leave every claim unjudged",)),
+    (("-p", "no:benchmark"), ("pytest-benchmark, which is not here or switched off",)),
     (("--resume", "runs/none"), ("--resume runs/none: there is no such folder",)),
     (("--run-dir", "pyproject.toml/run"), ("pyproject.toml/run/journal.jsonl: cannot be opened",)),
 ])  # fmt: skip
