@@ -11,7 +11,7 @@ import resource
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -62,6 +62,58 @@ def all_settings() -> dict[str, Any]:
     return torch_settings() | _modes() | _libraries() | _python() | _system() | _cuda()
 
 
+@contextlib.contextmanager
+def put_back() -> Iterator[None]:
+    """Settings of PyTorch and variables of the environment are afterwards as they were before the block.
+
+    For a kernel's import: a file that sets them at its top, as scripts do, means itself. What of it is still changed
+    afterwards (see `all_settings`), it answers for.
+    """
+    before = all_settings()
+    try:
+        yield
+    finally:
+        now = all_settings()
+        for name, setter in _SETTERS.items():
+            if now[name] != before[name]:
+                with contextlib.suppress(RuntimeError, ValueError):
+                    setter(before[name])
+
+
+def _set_environment(variables: dict[str, str]) -> None:
+    for name in [n for n in os.environ if n not in variables and not n.startswith(COMPILERS_OWN)]:
+        del os.environ[name]
+    os.environ.update(variables)
+
+
+def _set_backends(settings: dict[str, bool | int | str]) -> None:
+    for name, now in _backends():
+        module, _, setting = name.rpartition(".")
+        if settings.get(name, now) != now:
+            setattr(sys.modules[module], setting, settings[name])
+
+
+_SETTERS: dict[str, Callable[[Any], None]] = {
+    "environment": _set_environment,
+    "grad mode": lambda modes: torch._C._set_grad_enabled(modes[0]),  # noqa: SLF001 - as torch.set_grad_enabled does
+    "default_device": lambda device: torch.set_default_device(None),
+    "default_dtype": torch.set_default_dtype,
+    "num_threads": torch.set_num_threads,
+    "deterministic_algorithms": torch.use_deterministic_algorithms,
+    "float32_matmul_precision": torch.set_float32_matmul_precision,
+    **{
+        f"matmul.{flag}": functools.partial(setattr, torch.backends.cuda.matmul, flag)
+        for flag in ("allow_bf16_reduced_precision_reduction", "allow_fp16_reduced_precision_reduction")
+    },
+    "flash_sdp": torch.backends.cuda.enable_flash_sdp,
+    "mem_efficient_sdp": torch.backends.cuda.enable_mem_efficient_sdp,
+    "math_sdp": torch.backends.cuda.enable_math_sdp,
+    "cudnn_sdp": torch.backends.cuda.enable_cudnn_sdp,
+    "backends": _set_backends,
+}
+"""Setting, as `all_settings` names it -> what sets it."""
+
+
 def _modes() -> dict[str, Any]:
     """What stays switched on for whoever runs next."""
     return {
@@ -76,16 +128,17 @@ def _modes() -> dict[str, Any]:
 
 def _libraries() -> dict[str, Any]:
     """What torch.backends lets a process choose, and how the processor treats the smallest numbers."""
-    little = torch.tensor([LITTLE], dtype=torch.float64, device="cpu")
+    little = torch.tensor([LITTLE], dtype=torch.float64, device="cpu")  # whatever the default is
     return {"backends": dict(_backends()), "denormal numbers": bool((little * 1.0 != 0).item())}
 
 
-def _backends() -> Iterator[tuple[str, str]]:
+def _backends() -> Iterator[tuple[str, bool | int | str]]:
     for module in BACKENDS:
         for setting, kind in vars(type(module)).items():
             if type(kind).__name__ == "ContextProp":
                 with contextlib.suppress(Exception):  # of a library that is not here
-                    yield f"{module.__name__}.{setting}", str(getattr(module, setting))
+                    value = getattr(module, setting)
+                    yield f"{module.__name__}.{setting}", value if isinstance(value, bool | int | str) else str(value)
 
 
 def _replaced_operators() -> tuple[str, ...]:

@@ -27,7 +27,7 @@ from kernels import discover
 from kernels.kernel import Kernel
 
 from .libraries import import_libraries, is_ours
-from .process_settings import all_settings, thread_settings, torch_settings
+from .process_settings import all_settings, put_back, thread_settings, torch_settings
 
 MODULES = (
     "builtins", "contextlib", "ctypes", "functools", "gc", "json", "math", "os", "posix", "random", "secrets", "select",
@@ -91,7 +91,8 @@ class Snapshot:
         changed = self.changes()
         if changed:
             rest = f" and {len(changed) - MOST_NAMED} more" if len(changed) > MOST_NAMED else ""
-            raise Tampered(f"It tampered with its process {when}: {'; '.join(changed[:MOST_NAMED])}{rest}.")
+            found = f"{'; '.join(changed[:MOST_NAMED])}{rest}"
+            raise Tampered(f"It tampered with its process {when}: {found}. What it sets, it must put back.")
 
 
 @contextlib.contextmanager
@@ -110,7 +111,10 @@ def load_watched(kernel_id: str, library: bool) -> Kernel:
         if not library:
             import_libraries(*_source_of(kernel_id))
         try:
-            with untouched("while it was imported", module_of(kernel_id), library):
+            with (
+                untouched("while it was imported", module_of(kernel_id), library),
+                contextlib.nullcontext() if library else put_back(),  # a library may need what it set
+            ):
                 return discover.load_kernel(kernel_id)
         except Tampered as error:
             _blamed[kernel_id] = str(error)

@@ -17,6 +17,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from suite.device import timer  # noqa: E402 - after the skip
+from suite.measure.process_settings import put_back  # noqa: E402
 from suite.measure.tampering import Tampered, keeps_computing, untouched  # noqa: E402
 
 
@@ -66,6 +67,30 @@ def test_a_change_is_named(words: str) -> None:
             change()
     finally:
         put_back()
+
+
+def test_what_scripts_set_at_their_top_is_put_back_after_an_import() -> None:
+    with untouched("here"), put_back():
+        torch.set_grad_enabled(False)
+        torch.set_default_dtype(torch.float64)
+        torch.set_default_device("meta")
+        torch.set_num_threads(torch.get_num_threads() + 1)
+        torch.set_float32_matmul_precision("medium")
+        torch.backends.cudnn.benchmark = torch.backends.cudnn.deterministic = True
+        torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = False
+        os.environ["TORCH_CUDA_ARCH_LIST"] = "9.0"
+        os.environ.pop("HOME", None)
+
+
+@put_back()
+def fails_halfway() -> None:
+    os.environ["KERNELGATE_SELFTEST"] = "1"
+    raise ImportError
+
+
+def test_what_is_set_by_an_import_that_fails_is_put_back_as_well() -> None:
+    with untouched("here"), pytest.raises(ImportError):
+        fails_halfway()
 
 
 def test_a_block_that_changes_nothing_passes() -> None:
