@@ -60,11 +60,12 @@ def discover(root: Path, prefix: str = "") -> dict[str, KernelInfo]:
         for path in sorted((root / PACKAGE / family).rglob("*.py")):
             if path.stem not in NOT_KERNELS and not path.stem.startswith("_"):
                 name = path.relative_to(root / PACKAGE).with_suffix("").as_posix()
-                found[prefix + name] = _read_kernel(prefix + name, family, path, root)
+                found[prefix + name] = read_kernel(prefix + name, family, path, root)
     return found
 
 
-def _read_kernel(kernel_id: str, family: str, path: Path, root: Path) -> KernelInfo:
+def read_kernel(kernel_id: str, family: str, path: Path, root: Path) -> KernelInfo:
+    """What the file at `path`, in the tree at `root`, says of the kernel in it."""
     sha256 = _closure_sha256(path, root)
     try:
         call = _find_declaration(ast.parse(path.read_bytes(), filename=str(path)))
@@ -72,13 +73,20 @@ def _read_kernel(kernel_id: str, family: str, path: Path, root: Path) -> KernelI
         origin = given["origin"]
         if not isinstance(origin, ast.Attribute):
             raise ValueError("origin must be written as Origin.NAME")
-        tasks = tuple(ast.literal_eval(given["tasks"]))
-        uses_triton = bool(ast.literal_eval(given["uses_triton"])) if "uses_triton" in given else False
+        tasks = tuple(_literal(given, "tasks"))
+        uses_triton = bool(_literal(given, "uses_triton")) if "uses_triton" in given else False
         return KernelInfo(kernel_id, family, origin.attr.lower(), tasks, uses_triton, sha256)
     except (SyntaxError, ValueError, KeyError) as error:
         reason = f"missing argument {error}" if isinstance(error, KeyError) else str(error)
         sentence = f"{PACKAGE}/{kernel_id.removeprefix(BASE_PREFIX)}.py declares no usable KERNEL: {reason}."
         return KernelInfo(kernel_id, family, "unknown", (), False, sha256, sentence)
+
+
+def _literal(given: Mapping[str | None, ast.expr], name: str) -> Any:
+    try:
+        return ast.literal_eval(given[name])
+    except ValueError:
+        raise ValueError(f"{name} must be written out as a literal") from None
 
 
 def _find_declaration(tree: ast.Module) -> ast.Call:

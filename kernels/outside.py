@@ -3,19 +3,21 @@
 An argument is bound by its name, once, in `plan`: to the input of that name, to the value of a problem's field
 (`softmax_scale`), or to all inputs (`inputs`), the problem (`problem`, `state`) or the device (`device`). Where no name
 is known (`forward(self, *args)`, C++ without names) inputs are passed in the order of `make_inputs`, then the problem's
-numbers in the order of its fields. What is returned may be a dict of outputs by name, one tensor, or a tuple in the
-order of `Problem.output_specs`.
+numbers in the order of its fields. An argument named after an output is given fresh memory to write it to.
+
+What is returned may be a mapping of outputs by name, one tensor, or a tuple in the order of `Problem.output_specs`.
+What is written in place (caches) need not be returned; where it is, that counts for nothing.
 """
 
 from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from .device import Device
-from .problem import Inputs, Outputs, Problem
+from .problem import Inputs, Outputs, Problem, TensorSpec
 
 NOTHING = inspect.Parameter.empty
 Call = Callable[[Inputs], Outputs]
@@ -32,23 +34,31 @@ def run(inputs: Inputs, state: Call) -> Outputs:
 
 def bound_function(function: Callable[..., Any], problem: Problem, device: Device) -> Call:
     """A call of `function` with what its arguments name. BindingError where one names nothing."""
-    names = list(problem.make_inputs(0, "meta"))
-    constants: dict[str, Any] = {"problem": problem, "state": problem, "device": device} | problem.field_values()
+    names, fields = list(problem.make_inputs(0, "meta")), problem.field_values()
+    outputs = {name: spec for name, spec in problem.output_specs().items() if name not in names}  # others: in place
+    constants: dict[str, Any] = {"problem": problem, "state": problem, "device": device} | fields
     wanted = _arguments(function)
     if wanted is None:
-        numbers = [value for value in problem.field_values().values() if isinstance(value, (int, float))]
-        return lambda inputs: _named(function(*(inputs[name] for name in names), *numbers), problem)
-    unknown = [a for a, default in wanted.items() if a not in (*names, *constants, "inputs") and default is NOTHING]
-    if unknown:
+        numbers = [value for value in fields.values() if isinstance(value, (int, float))]
+        return lambda inputs: _named(function(*(inputs[name] for name in names), *numbers), outputs, inputs, {})
+    unknown = wanted.keys() - {*names, *constants, *outputs, "inputs"}
+    if missing := [argument for argument in wanted if argument in unknown and wanted[argument] is NOTHING]:
         raise BindingError(
-            f"{function.__name__} takes {', '.join(unknown)}, which is neither an input ({', '.join(names)}) nor a "
-            f"field ({', '.join(problem.field_values())}) of {type(problem).__name__}: name its arguments after these."
+            f"{getattr(function, '__name__', 'It')} takes {', '.join(missing)}, which is neither an input "
+            f"({', '.join(names)}) nor a field ({', '.join(fields)}) nor an output ({', '.join(outputs) or 'none'}) of "
+            f"{type(problem).__name__}: name arguments after these; give a default to what only some problems have."
         )
     tensors = [name for name in wanted if name in names]
     fixed = {name: constants[name] for name in wanted if name in constants and name not in names}
-    if "inputs" in wanted:
-        return lambda inputs: _named(function(inputs=inputs, **{n: inputs[n] for n in tensors}, **fixed), problem)
-    return lambda inputs: _named(function(**{name: inputs[name] for name in tensors}, **fixed), problem)
+    written = {name: outputs[name] for name in wanted if name in outputs and name not in fixed}
+
+    def call(inputs: Inputs) -> Outputs:
+        given: dict[str, Any] = {"inputs": inputs} if "inputs" in wanted else {}
+        own = _allocated(written, inputs) if written else {}
+        returned = function(**given, **{name: inputs[name] for name in tensors}, **fixed, **own)
+        return _named(returned, outputs, inputs, own)
+
+    return call
 
 
 def bound_module(cls: type[Any], problem: Problem, device: Device) -> Call:
@@ -67,6 +77,10 @@ def bound_module(cls: type[Any], problem: Problem, device: Device) -> Call:
 
 def _arguments(function: Callable[..., Any]) -> dict[str, Any] | None:
     """Argument -> its default; None where the names are not known. Of C++, the names that pybind11 documents."""
+    schema = getattr(function, "schema", None)  # TorchScript's functions show Python *args alone
+    if schema is not None and hasattr(schema, "arguments"):
+        told = {a.name: a.default_value if a.has_default_value() else NOTHING for a in schema.arguments}
+        return {name: default for name, default in told.items() if name != "self"}
     try:
         parameters = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):
@@ -78,11 +92,20 @@ def _arguments(function: Callable[..., Any]) -> dict[str, Any] | None:
     return {p.name: p.default for p in parameters if p.name != "self" and p.kind is not p.VAR_KEYWORD}
 
 
-def _named(returned: Any, problem: Problem) -> Outputs:
-    """What was returned, by output name; anything else as it is, for the judge to refuse."""
-    names = list(problem.output_specs())
+def _allocated(specs: Mapping[str, TensorSpec], inputs: Inputs) -> Outputs:
+    """Unwritten memory for outputs, where the inputs lie."""
+    import torch
+
+    beside = next(iter(inputs.values()))
+    return {name: beside.new_empty(spec.shape, dtype=getattr(torch, spec.dtype)) for name, spec in specs.items()}
+
+
+def _named(returned: Any, outputs: Mapping[str, TensorSpec], inputs: Inputs, written: Outputs) -> Outputs:
+    """What was returned and `written`, by output name; anything else as it is, for the judge to refuse."""
+    if returned is None and (written or not outputs):
+        return written
     if isinstance(returned, (tuple, list)):
-        return dict(zip(names, returned, strict=False))
-    if type(returned) is dict:
-        return returned
-    return {names[0]: returned}
+        return written | dict(zip(outputs, returned, strict=False))
+    if isinstance(returned, Mapping):
+        return written | {name: value for name, value in returned.items() if name not in inputs}
+    return written | dict.fromkeys([*outputs][:1], returned)

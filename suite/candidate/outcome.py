@@ -32,6 +32,9 @@ class Outcome:
     """Failures in launches, beside the candidate, of kernels that had passed all checks: {kernel, problem, reason,
     sentence}. Its speed was judged without them."""
 
+    complaints: tuple[Record, ...] = ()
+    """Every check and verdict that went against it, the worst first; one of each problem and sentence."""
+
     @property
     def accepted(self) -> bool:
         """Whether it is right wherever it runs, and nothing else was held against it."""
@@ -53,15 +56,20 @@ def outcome_of(run: Record, kernel: str) -> Outcome:
     right = sum(c["status"] == "correct" for c in checks)
     bad = [entry for status in BAD for entry in (*checks, *verdicts) if entry["status"] == status]
     if bad:
-        worst = bad[0]
+        worst, different = bad[0], dict[tuple[str, str], Record]()
+        for entry in bad:
+            different.setdefault((entry["problem"], entry["sentence"]), entry)
         where = f" ({worst['problem']})" if worst["problem"] not in worst["sentence"] else ""
-        return Outcome(worst["status"], worst["reason"], f"{worst['sentence']}{where}", right, skipped, (), findings)
+        return Outcome(worst["status"], worst["reason"], f"{worst['sentence']}{where}", right, skipped, (), findings,
+                       complaints=tuple(different.values()))  # fmt: skip
     timed = tuple(v for v in verdicts if v["factor"])
     if timed:
         return Outcome("measured", "", "", right, skipped, timed, findings, _fallen(run, kernel))
     if right:
-        why = "It is right, and was not timed: Triton kernels need a GPU for that, as do those that support no problem "
-        return Outcome("correct", "", f"{why}of the tier here.", right, skipped, (), findings)
+        why = (
+            "It is right, and was not timed: a Triton kernel needs a GPU for that, any other one a problem of the tier "
+        )
+        return Outcome("correct", "", f"{why}that it supports here.", right, skipped, (), findings)
     why = next(iter(skipped.values()), "The run came to an end before it was tried.")
     return Outcome("skipped", "not_supported", why, right, skipped, (), findings)
 

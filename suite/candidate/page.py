@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from statistics import median
 from typing import Any
 
 from ..report.labels import short_labels
-from ..report.tables import Column, code, count, factor, interval, number, percent, table, text
+from ..report.tables import MISSING, Column, code, count, factor, interval, number, percent, table, text
 from .forms import Candidate
 from .outcome import Outcome
 
@@ -34,33 +34,57 @@ def headline(candidate: Candidate, outcome: Outcome) -> str:
     )
 
 
+def complaints(outcome: Outcome, most: int) -> list[str]:
+    """A line for each complaint beyond the headline's, as far as `most` go."""
+    others = [f"  {c['problem']}: {c['sentence']}" for c in outcome.complaints[1:]]
+    return others[:most] + ([f"  and {len(others) - most} more"] if len(others) > most else [])
+
+
 def page(candidate: Candidate, outcome: Outcome, run: Mapping[str, Any]) -> str:
     """Markdown; everything that the candidate or the run said is escaped."""
     where = f"Judged on {text(run['device']['name'])}, tier {text(run['tier'])}, run {code(run['run_id'])}."
+    passed = f"{count(outcome.checks, 'check')} of outputs passed"
     what = (
-        f"{count(outcome.checks, 'check')} of outputs passed: every problem of the tier, hard cases, random problems "
-        "with what the maths guarantees of them, and timed calls drawn at random."
+        f"{passed}, what is listed here did not."
+        if outcome.complaints
+        else f"{passed}: every problem of the tier that it supports, hard cases, random problems with what the maths "
+        "guarantees of them, and timed calls drawn at random."
     )
-    title = f"# {code(candidate.kernel)}"
-    parts = [title, "", f"**{text(headline(candidate, outcome), 1500)}**", "", f"{where} {what}"]
+    parts = [
+        f"# {code(candidate.kernel)}",
+        "",
+        f"**{text(headline(candidate, outcome), 1500)}**",
+        "",
+        f"{where} {what}",
+    ]
+    for title, why, body in _sections(outcome, run):
+        parts += ["", f"## {title}", "", *([why, ""] if why else []), body]
+    return "\n".join([*parts, ""])
+
+
+def _sections(outcome: Outcome, run: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """(title, introduction or nothing, table) of whatever there is to tell."""
+    if outcome.complaints:
+        rows = [[code(c["problem"]), text(c.get("distribution", MISSING)), text(f"{c['status']} ({c['reason']})"),
+                 text(c["sentence"])] for c in outcome.complaints]  # fmt: skip
+        columns = [Column("Problem"), Column("Inputs"), Column("What"), Column("What was found")]
+        yield "Why it is refused", "", table(columns, rows)
     if outcome.verdicts:
-        parts += ["", "## Speed", "", _speed_table(outcome, run)]
+        yield "Speed", "", _speed_table(outcome, run)
     if outcome.fallen:
         rows = [[code(f["kernel"]), code(f["problem"]), text(f["sentence"])] for f in outcome.fallen]
         columns = [Column("Kernel"), Column("Problem"), Column("What was found in a launch")]
         why = "These had passed all checks. Where one would have been its best rival: had the candidate a part in it?"
-        parts += ["", "## What failed beside it", "", why, "", table(columns, rows)]
+        yield "What failed beside it", why, table(columns, rows)
     if outcome.skipped:
         rows = [[code(problem), text(why)] for problem, why in outcome.skipped.items()]
-        parts += ["", "## What it cannot run here", "", table([Column("Problem"), Column("Why")], rows)]
+        yield "What it cannot run here", "", table([Column("Problem"), Column("Why")], rows)
     if outcome.findings:
         rows = [[text(f["level"]), code(f"{f['file']}:{f['line']}"), text(f["code"]), text(f["sentence"])]
                 for f in outcome.findings]  # fmt: skip
         columns = [Column("Level"), Column("Where"), Column("What"), Column("Why it is listed")]
-        parts += ["", "## What reading its source shows", "",
-                  "Places to look at, not verdicts: what it does was judged by running it.", "",
-                  table(columns, rows)]  # fmt: skip
-    return "\n".join([*parts, ""])
+        why = "Places to look at, not verdicts: what it does was judged by running it."
+        yield "What reading its source shows", why, table(columns, rows)
 
 
 def _speed_table(outcome: Outcome, run: Mapping[str, Any]) -> str:

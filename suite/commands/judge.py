@@ -14,12 +14,13 @@ from pathlib import Path
 
 import typer
 
-from kernels.discover import families, load_problems
+from kernels.discover import families, load_problems, read_kernel
+from kernels.problem import Tier
 
 from ..candidate.forms import Candidate, read_candidate
 from ..candidate.manifest import Author, manifest_of, manifest_text
 from ..candidate.outcome import outcome_of
-from ..candidate.page import headline, page
+from ..candidate.page import complaints, headline, page
 from ..record.run import read_run
 from ..record.schema import RecordError
 from ..record.source import copy_measured
@@ -27,9 +28,14 @@ from ..report.tables import plain
 
 GATE_FILES = ("suite/test_correctness.py", "suite/test_properties.py", "suite/test_speedup.py")
 PROJECT_FILES = ("conftest.py", "pyproject.toml")
-RED = 1
+RED, USAGE = 1, 4
 OF_THE_GATE = (0, RED)
 """Exit statuses of a run that came to verdicts; others are handed on."""
+GATE_LOG, PAGE = "gate.txt", "candidate.md"
+"""In the run's folder: what the gate printed, and the verdict."""
+MAX_PRINTED_BYTES = 4 << 20
+MOST_TOLD = 8
+"""Complaints on the terminal; the page has all."""
 
 
 @dataclass(frozen=True)
@@ -48,30 +54,53 @@ class How:
 
 
 def run(root: Path, path: Path, how: How) -> int:
-    """Judge the kernel in the file `path`. Returns 0 where it is right and nothing else is held against it, else 1;
-    where the gate could come to no verdict its own exit status (README.md).
+    """Judge the kernel in the file `path`. Returns 0 where it is right and nothing else is held against it, 1 where it
+    is refused, 4 where it could not be tried as it was handed in; where the gate could come to no verdict its own exit
+    status (README.md).
 
     The run is recorded in `run_dir`, and the verdict written there and to `out` as markdown. With an author, what was
-    accepted is filed in kernels/<family>/generated/ with its manifest. RecordError where the file cannot be judged.
+    accepted is filed in kernels/<family>/generated/ with its manifest.
     """
-    candidate = read_candidate(path, how.family, _tasks(root, how.family, how.task), how.form)
-    if how.author:
-        _refuse_taken(root, candidate)
-    recorded = (how.run_dir or root / "runs" / _run_name(candidate)).resolve()
     with tempfile.TemporaryDirectory(prefix="kernelgate-judge-") as folder:
-        tree = _tree(root, Path(folder) / "tree", candidate)
+        tree = Path(folder) / "tree"
+        try:
+            candidate = _candidate(root, path, how)
+            _make_tree(root, tree, candidate)
+        except RecordError as error:
+            typer.echo(plain(error, 2000), err=True)
+            return USAGE
+        recorded = (how.run_dir or root / "runs" / _run_name(candidate)).resolve()
         status = _gate(tree, candidate, how, recorded)
     if status not in OF_THE_GATE:
         typer.echo(f"The gate came to no verdict on {candidate.kernel} (exit status {status}).", err=True)
         return status
     record = read_run(recorded)
     outcome = outcome_of(record, candidate.kernel)
-    for target in filter(None, (recorded / "candidate.md", how.out)):
+    typer.echo("\n".join(plain(line, 2000) for line in (headline(candidate, outcome), *complaints(outcome, MOST_TOLD))))
+    for target in filter(None, (recorded / PAGE, how.out)):
         target.write_text(page(candidate, outcome, record), encoding="utf-8")
-    typer.echo(plain(headline(candidate, outcome), 2000))
+        typer.echo(f"page: {plain(target, 2000)}")
     if how.author and outcome.accepted:
         _file(root, candidate, manifest_text(manifest_of(candidate, outcome, record, how.author)))
+    elif how.author:
+        typer.echo("It is not filed.")
     return 0 if outcome.accepted else RED
+
+
+def _candidate(root: Path, path: Path, how: How) -> Candidate:
+    """The candidate. RecordError where something asked for is not there, or could not be written in the end."""
+    if how.tier and how.tier not in [tier.value for tier in Tier]:
+        raise RecordError(f"--tier {how.tier}: it is one of {', '.join(tier.value for tier in Tier)}.")
+    candidate = read_candidate(path, how.family, _tasks(root, how.family, how.task), how.form)
+    _refuse_taken(root, candidate)
+    for target in [root / "kernels" / how.family] if how.author else []:
+        if not os.access(target, os.W_OK):
+            raise RecordError(
+                f"--add: {target} cannot be written to. Judge it without --add, or from a checkout of yours."
+            )
+    if how.out and (how.out.is_dir() or not os.access(how.out.parent, os.W_OK)):
+        raise RecordError(f"--out {how.out}: no file can be written there. Name one in a folder that exists.")
+    return candidate
 
 
 def _tasks(root: Path, family: str, task: str) -> tuple[str, ...]:
@@ -93,8 +122,11 @@ def _run_name(candidate: Candidate) -> str:
     return f"{datetime.now(timezone.utc):%Y%m%dT%H%M%SZ}-judge-{candidate.name}-{secrets.token_hex(2)}"
 
 
-def _tree(root: Path, tree: Path, candidate: Candidate) -> Path:
-    """The project with the candidate in it, and without claims: nothing is at stake but the candidate."""
+def _make_tree(root: Path, tree: Path, candidate: Candidate) -> None:
+    """The project with the candidate in it, and without claims: nothing is at stake but the candidate.
+
+    RecordError where the gate would not find it, or not for its task.
+    """
     copy_measured(root, tree)
     for name in PROJECT_FILES:
         shutil.copy(root / name, tree)
@@ -102,13 +134,22 @@ def _tree(root: Path, tree: Path, candidate: Candidate) -> Path:
         path = tree / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
-    return tree
+    found = read_kernel(candidate.kernel, candidate.family, tree / next(iter(candidate.files)), tree)
+    if found.broken:
+        wanted = f"KERNEL = Kernel(origin=Origin.GENERATED, tasks={candidate.tasks}, run=run)"
+        raise RecordError(f"{found.broken} Write it out, at the top level: {wanted}")
+    if not set(candidate.tasks) & set(found.tasks):
+        solved, asked = ", ".join(found.tasks) or "nothing", ", ".join(candidate.tasks)
+        raise RecordError(
+            f"{candidate.kernel} says that it solves {solved}, but it is judged on {asked}. Correct the tasks of its "
+            "KERNEL, or --task."
+        )
 
 
 def _gate(tree: Path, candidate: Candidate, how: How, run_dir: Path) -> int:
-    """The gate on the candidate alone, as anybody runs it; its exit status."""
-    chosen = ["--gpu", how.gpu, "--run-dir", str(run_dir), "-k", candidate.kernel]
-    chosen += ["--tier", how.tier] if how.tier else []
+    """The gate on the candidate alone, as anybody runs it; its exit status. What it prints goes to the run's folder."""
+    named = f"{candidate.kernel}- or {candidate.kernel}]"  # and no kernel whose name only begins so
+    chosen = ["--gpu", how.gpu, "--run-dir", str(run_dir), "-k", named, *(["--tier", how.tier] if how.tier else [])]
     command = [
         sys.executable,
         "-m",
@@ -121,11 +162,19 @@ def _gate(tree: Path, candidate: Candidate, how: How, run_dir: Path) -> int:
         *GATE_FILES,
     ]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
-    return subprocess.run(command, cwd=tree, env=environment, check=False).returncode
+    with tempfile.TemporaryFile() as printed:
+        status = subprocess.run(command, cwd=tree, env=environment, check=False, stdout=printed).returncode
+        printed.seek(0)
+        said = printed.read(MAX_PRINTED_BYTES).decode(errors="replace")
+    if status not in OF_THE_GATE:
+        typer.echo(said, err=True)
+    if run_dir.is_dir():
+        (run_dir / GATE_LOG).write_text(said, encoding="utf-8")
+    return status
 
 
 def _refuse_taken(root: Path, candidate: Candidate) -> None:
-    """RecordError where the project has another file at the candidate's place."""
+    """RecordError where the project has another file at the candidate's place: it would miss that rival."""
     taken = [n for n, t in candidate.files.items() if (root / n).exists() and (root / n).read_text("utf-8") != t]
     if taken:
         raise RecordError(f"{', '.join(taken)}: exists with another content. Rename the candidate's file.")

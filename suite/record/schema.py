@@ -70,7 +70,7 @@ def read_bytes(path: str | Path, max_bytes: int = MAX_BYTES) -> bytes:
     """The bytes of a regular file of at most `max_bytes`. Raises RecordError."""
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
-            raise RecordError(f"{path}: is not a regular file. Name the JSON file itself.")
+            raise RecordError(f"{path}: is not a regular file. Name the file itself.")
         with open(path, "rb") as file:
             data = file.read(max_bytes + 1)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,13 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from kernels.device import Device  # noqa: E402 - after the skip
+from kernels.discover import load_problems  # noqa: E402
 from kernels.mla.problem import MLADecode  # noqa: E402
 from kernels.outside import BindingError, bound_function, bound_module  # noqa: E402
+from kernels.problem import Tier  # noqa: E402
 from suite.candidate.forms import Candidate, read_candidate  # noqa: E402
 from suite.candidate.outcome import outcome_of  # noqa: E402
-from suite.candidate.page import headline, page  # noqa: E402
+from suite.candidate.page import complaints, headline, page  # noqa: E402
 from suite.record.schema import RecordError, load  # noqa: E402
 from suite.selftest.toy_project import Outcome, ToyProject  # noqa: E402
 
@@ -39,7 +42,7 @@ KERNEL = Kernel(origin=Origin.GENERATED, tasks=("product",), run=run)
 
 def read(tmp_path: Path, name: str, source: str, form: str = "") -> Candidate:
     path = tmp_path / name
-    path.write_text(source)
+    path.write_bytes(source.encode())
     return read_candidate(path, "mla", ("decode",), form)
 
 
@@ -52,6 +55,8 @@ def read(tmp_path: Path, name: str, source: str, form: str = "") -> Candidate:
     ("from ...kernel import Kernel", "from ...kernel import Kernel"),
     ("import torch", "import torch"),
     ("from torch import nn", "from torch import nn"),
+    ('"""Pages."""\n\x0c\nfrom ..kernel import Kernel', '"""Pages."""\n\x0c\nfrom ...kernel import Kernel'),
+    ("import os\r\nfrom ..kernel import Kernel", "import os\r\nfrom ...kernel import Kernel"),
 ])  # fmt: skip
 def test_imports_of_the_project_are_moved_with_the_file(tmp_path: Path, written: str, moved: str) -> None:
     rest = "\nKERNEL = Kernel(origin=Origin.HAND, tasks=('decode',), run=print)\n"
@@ -63,6 +68,10 @@ def test_imports_of_the_project_are_moved_with_the_file(tmp_path: Path, written:
 @pytest.mark.parametrize(("name", "source", "form"), [
     ("a.py", "def run(q):\n    return q\n", "function"),
     ("a.py", "import triton\nrun = triton.jit\n", "function"),
+    ("a.py", "from helpers import attend as run\n", "function"),
+    ("a.py", "try:\n    import fast\nexcept ImportError:\n    run: object = print\n", "function"),
+    ("problem.py", "def run(q):\n    return q\n", "function"),
+    ("A.PY", "def run(q):\n    return q\n", "function"),
     ("a.py", "class ModelNew:\n    def forward(self, q):\n        return q\n", "kernelbench"),
     ("a.cu", "PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {}", "extension"),
 ])  # fmt: skip
@@ -80,10 +89,34 @@ def test_other_forms_are_kept_as_they_are_beside_a_file_that_declares_them(
     ("x = 1\n", "defines neither KERNEL, nor a function run, nor a class ModelNew"),
     ("def run(:\n", "is no Python"),
     ("KERNEL = Kernel(origin=Origin.VENDOR, tasks=(), run=print)\n", "a candidate is Origin.GENERATED"),
+    ("KERNEL = a()\nKERNEL = b()\n", "assigns KERNEL in lines 1, 2"),
 ])  # fmt: skip
 def test_what_cannot_be_judged_is_refused_with_a_sentence(tmp_path: Path, source: str, said: str) -> None:
     with pytest.raises(RecordError, match=said):
         read(tmp_path, "a.py", source)
+
+
+def test_a_byte_order_mark_is_no_part_of_the_source(tmp_path: Path) -> None:
+    assert [*read(tmp_path, "a.py", f"\ufeff{HONEST}").files.values()][1] == HONEST
+
+
+@pytest.mark.parametrize(("name", "data", "form", "said"), [
+    ("a.txt", b"", "", r"a candidate is a \.py file"),
+    ("a.py", b"# sch\xf6n\n", "", "byte 5 is no UTF-8"),
+    ("a.py", HONEST.encode(), "kernelbench", "--form kernelbench needs ModelNew"),
+    ("a.py", HONEST.encode(), "extension", r"is for files that end in \.cu"),
+])  # fmt: skip
+def test_a_file_that_is_not_what_it_is_called_is_refused(
+    tmp_path: Path, name: str, data: bytes, form: str, said: str
+) -> None:
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(RecordError, match=said):
+        read_candidate(tmp_path / name, "mla", ("decode",), form)
+
+
+def test_what_a_function_supports_is_asked_of_its_file(tmp_path: Path) -> None:
+    wrapper, _ = read(tmp_path, "a.py", f"{HONEST}\ndef supports(problem, device):\n    return None\n").files.values()
+    assert "supports=source.supports)" in wrapper
 
 
 def test_a_form_that_does_not_exist_is_refused(tmp_path: Path) -> None:
@@ -107,6 +140,35 @@ def test_arguments_are_bound_by_their_names() -> None:
     assert bound_function(lambda q: q, PROBLEM, CPU)(inputs) == {"out": inputs["q"]}
     with pytest.raises(BindingError, match=r"takes keys, which is neither an input \(q, kv_cache"):
         bound_function(lambda keys: keys, PROBLEM, CPU)
+
+
+def test_outputs_may_be_written_where_an_argument_names_them_and_returned_as_any_mapping() -> None:
+    inputs = PROBLEM.make_inputs(1, "cpu")
+
+    def writes(q: Any, out: Any, lse: Any = None) -> None:
+        out.copy_(q[..., :512])
+        lse.fill_(3)
+
+    written = bound_function(writes, PROBLEM, CPU)(inputs)
+    assert torch.equal(written["out"], inputs["q"][..., :512])
+    assert [*written] == ["out", "lse"]
+    mapping = bound_function(lambda q, out: OrderedDict(out=q), PROBLEM, CPU)(inputs)
+    assert type(mapping) is dict
+    assert mapping["out"] is inputs["q"]
+
+
+def test_scripted_functions_are_bound_by_their_names() -> None:
+    scripted = torch.jit.CompilationUnit("def run(softmax_scale: float, q):\n    return q * softmax_scale\n").run
+    inputs = PROBLEM.make_inputs(1, "cpu")
+    assert torch.equal(bound_function(scripted, PROBLEM, CPU)(inputs)["out"], inputs["q"] * PROBLEM.softmax_scale)
+
+
+@pytest.mark.parametrize("returned", [None, (), {}, "caches"])
+def test_caches_need_not_be_returned_and_may_be(returned: Any) -> None:
+    problem = next(p for p in load_problems("kv")[0][Tier.SMOKE] if p.task == "append")
+    inputs = problem.make_inputs(1, "cpu")
+    given = (inputs["k_cache"], inputs["v_cache"]) if returned == "caches" else returned
+    assert bound_function(lambda k_cache, v_cache: given, problem, CPU)(inputs) == {}
 
 
 def test_without_names_inputs_are_passed_in_their_order() -> None:
@@ -182,6 +244,17 @@ def test_a_rival_that_failed_beside_it_is_named() -> None:
     assert "| `mla/c` | `mla/p` | Output &#60;out&#62; is wrong. |" in page(candidate, outcome, run)
 
 
+def test_every_complaint_is_on_the_page_once_and_only_some_on_the_terminal() -> None:
+    wrong = [check("incorrect", "wrong_output") | {"problem": f"mla/p{n}", "distribution": "flat"} for n in range(5)]
+    run = record([check("correct"), *wrong, wrong[0] | {"sentence": "<b>"}, wrong[0]])
+    outcome, candidate = outcome_of(run, "mla/generated/a"), Candidate("a", "mla", ("decode",), "kernel", {})
+    assert complaints(outcome, 2) == ["  mla/p1: So.", "  mla/p2: So.", "  and 3 more"]
+    text = page(candidate, outcome, run)
+    assert "1 check of outputs passed, what is listed here did not." in text
+    assert text.count("| `mla/p0` | flat | incorrect (wrong_output) |") == 2
+    assert "<b>" not in text
+
+
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> ToyProject:
     made = ToyProject.make(tmp_path_factory.mktemp("judge"))
@@ -213,7 +286,7 @@ def test_an_honest_function_is_accepted_timed_and_filed(project: ToyProject) -> 
     assert (folder / "_mine.py").read_text() == HONEST
     assert json.loads((project.root / "detected.json").read_text())  # the project itself was left alone
     again = judged(project, "mine.py", HONEST + "# other\n", "--run-dir", "runs/again", "--add")
-    assert again.status == 1
+    assert again.status == 4
     assert "exists with another content" in again.text
 
 
@@ -224,7 +297,16 @@ def test_a_cheat_is_refused_for_its_reason_and_not_filed(project: ToyProject) ->
     assert not (project.root / "kernels/toy/generated/stale.py").exists()
 
 
-def test_what_is_no_family_or_task_is_said(project: ToyProject) -> None:
-    outcome = judged(project, "mine.py", HONEST, "--task", "sum")
-    assert outcome.status == 1
-    assert "--task sum: toy has the tasks product." in outcome.text
+@pytest.mark.parametrize(("source", "arguments", "said"), [
+    (HONEST, ["--task", "sum"], "--task sum: toy has the tasks product."),
+    (HONEST, ["--tier", "huge"], "--tier huge: it is one of smoke, ci, full."),
+    (HONEST, ["--out", "no/such/folder/a.md"], "--out no/such/folder/a.md: no file can be written there."),
+    ("KERNEL = made()\n", [], "declares no usable KERNEL: missing argument 'origin'. Write it out"),
+    ('KERNEL = Kernel(origin=Origin.HAND, tasks=("sum",), run=run)\n', [], "solves sum, but it is judged on product"),
+])  # fmt: skip
+def test_what_cannot_be_tried_is_said_at_once(
+    project: ToyProject, source: str, arguments: list[str], said: str
+) -> None:
+    outcome = judged(project, "mine.py", source, *arguments)
+    assert outcome.status == 4
+    assert said in " ".join(outcome.text.split())
