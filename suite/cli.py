@@ -77,8 +77,18 @@ def claims(
 
 @app.command()
 def judge(  # noqa: PLR0913, PLR0917 - each argument is an option
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A KERNEL, a function run, ModelNew, or C++/CUDA/HIP.")],
     family: Annotated[str, typer.Option(help="Whose problems it solves.")],
+    file: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="FILE",
+            help="Python with a function run, KernelBench's ModelNew or a KERNEL; or .cpp, .cu, .hip.",
+            show_default=False,
+        ),
+    ] = None,
+    example: Annotated[
+        bool, typer.Option("--example", help="Print a file to start from: inputs, outputs, what run is given.")
+    ] = False,
     task: Annotated[str, typer.Option(help="Which of them, where the family has several tasks.")] = "",
     gpu: Annotated[str, typer.Option(metavar="DEVICE", help="As pytest's --gpu.")] = "auto",
     tier: Annotated[str, typer.Option(help="As pytest's --tier.")] = "",
@@ -95,10 +105,20 @@ def judge(  # noqa: PLR0913, PLR0917 - each argument is an option
     generator: Annotated[str, typer.Option(help="Who wrote it, `name` or `name version`, for --add.")] = "unknown",
     spdx: Annotated[str, typer.Option("--license", help="SPDX expression, for --add.")] = "NOASSERTION",
 ) -> None:
-    """Judge one candidate of anyone's: right? a cheat? how fast, against the best rival of each problem?"""
+    """Judge one candidate of anyone's: right? a cheat? how fast, against the best rival of each problem?
+
+    kernelgate judge --family mla --task decode --example > mine.py prints a file to start from.
+
+    Exit status: 0 it is right and nothing is held against it; 1 it is refused; 4 it could not be tried as it was handed
+    in; 6 the machine is unfit.
+    """
     from .candidate.manifest import Author
     from .commands import judge as command
 
+    if example:
+        raise typer.Exit(command.show_example(_root(), family, task))
+    if file is None:
+        _end("kernelgate judge needs a FILE. --example prints one to start from.", 4)
     name, _, version = generator.partition(" ")
     author = Author(name, version or "unknown", spdx) if add else None
     how = command.How(family, task, gpu, tier, form, run_dir, out, author)

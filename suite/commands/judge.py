@@ -87,6 +87,17 @@ def run(root: Path, path: Path, how: How) -> int:
     return 0 if outcome.accepted else RED
 
 
+def show_example(root: Path, family: str, task: str) -> int:
+    """Print what a candidate for a task looks like. Returns 0, or 4 where there is no such task."""
+    try:
+        (asked,) = _tasks(root, family, task)
+    except RecordError as error:
+        typer.echo(plain(error, 2000), err=True)
+        return USAGE
+    command = [sys.executable, "-m", "suite.candidate.example", family, asked]
+    return subprocess.run(command, cwd=root, check=False).returncode
+
+
 def _candidate(root: Path, path: Path, how: How) -> Candidate:
     """The candidate. RecordError where something asked for is not there, or could not be written in the end."""
     if how.tier and how.tier not in [tier.value for tier in Tier]:

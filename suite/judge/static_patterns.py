@@ -13,6 +13,9 @@ HASHES = ("hashlib", "zlib.crc32", "zlib.adler32", "builtins.hash", "builtins.id
 CACHES = ("functools.cache", "functools.lru_cache")
 MUTATORS = frozenset({"append", "add", "update", "setdefault", "insert", "extend", "appendleft"})
 LOOKUPS = frozenset({"get", "setdefault", "pop"})
+TENSORS = ("torch.Tensor", "torch.nn.Parameter", "torch.nn.Buffer", "torch.nn.parameter.", "torch._", "torch.utils._")
+"""Where classes whose objects are tensors, or look at all that is done to these, come from. Modules and autograd's
+functions do neither."""
 LAZY = frozenset({"__torch_function__", "__torch_dispatch__", "__getattribute__", "__eq__", "__del__"})
 
 
@@ -218,10 +221,10 @@ def lazy_tensors(tree: ast.Module, names: Names, origin: str) -> Iterator[Found]
     """Classes that are tensors, or that act when they are looked at or freed."""
     for node in ast.walk(tree):
         if isinstance(node, ast.ClassDef):
-            is_tensor = any((resolve(base, names) or "").startswith("torch.") for base in node.bases)
+            is_tensor = any((resolve(base, names) or "").startswith(TENSORS) for base in node.bases)
             hooks = [f.name for f in node.body if isinstance(f, FUNCTIONS) and f.name in LAZY]
             if is_tensor or hooks:
-                what = hooks[0] if hooks else "a subclass of torch's"
+                what = hooks[0] if hooks else "a tensor of its own kind"
                 why = "its objects may compute when the judge looks at them"
                 yield Found(node.lineno, "lazy_tensor", node.name, "suspicious", f"class {node.name}, {what}: {why}.")
 
