@@ -29,7 +29,7 @@ the first that skips its work."""
 MAX_CALLS = 100_000
 HOST_SHARE, HOST_SLACK_US = 0.6, 1000.0
 """A call that the host times lies within what the parent waited for it, from the moment when its inputs were drawn: its
-reported median must be this share of the parent's shortest wait, less what asking takes."""
+reported time must be this share of the parent's wait, less what asking takes; in the median of its calmer calls."""
 
 
 @dataclass
@@ -51,6 +51,8 @@ class Sequence:
     waited_us: list[float] = field(default_factory=list)
     handed_us: list[float] = field(default_factory=list)
     """From then until the outputs were copied, and their digests told."""
+    queued_us: dict[str, list[float]] = field(default_factory=lambda: {"told": [], "handed": []})
+    """Of these two, call by call, what other programs had: `BlockSource.queued_us`."""
     sha256: dict[int, dict[str, str]] = field(default_factory=dict)
     """Call -> digests of its outputs, told before it was known whether they are kept, or anything else was called."""
 
@@ -58,10 +60,16 @@ class Sequence:
     def complete(self) -> bool:
         return len(self.told_us) == self.calls
 
-    def told(self, time_us: float | None, waited_us: float) -> None:
+    def told(self, time_us: float | None, waited_us: float, queued_us: float = 0.0) -> None:
         """The latest call is over."""
         self.told_us.append(time_us)
         self.waited_us.append(waited_us)
+        self.queued_us["told"].append(queued_us)
+
+    def handed(self, waited_us: float, queued_us: float) -> None:
+        """The latest call's outputs were handed over."""
+        self.handed_us.append(waited_us)
+        self.queued_us["handed"].append(queued_us)
 
     def digested(self, call: int, sha256: dict[str, str]) -> None:
         """A call's outputs are these, whatever comes. ValueError where others were told."""
@@ -108,17 +116,27 @@ class Sequence:
         """Kernel -> (us as told, us as waited) where the parent waited longer than a call so short explains.
 
         Waited for is a call until it is told, and its outputs longer than any kernel's took to be copied: whoever is
-        fast because it computes them then is so in the faster half of its calls.
+        fast because it computes them then is so in the faster half of its calls. Time in line is nobody's; where there
+        was little of it, in the calmer half of the calls, what was told has little of it, too. Medians, for the system
+        tells of some waits late, and they are taken off a call too many.
         """
         found = {}
+        waited_us, handed_us = (
+            [max(0.0, time_us - queued) for time_us, queued in zip(part_us, self.queued_us[part], strict=True)]
+            for part, part_us in (("told", self.waited_us), ("handed", self.handed_us))
+        )
         for kernel, told_us in (self.told_by_kernel() or {}).items():
-            median_us, own = statistics.median(told_us), [c for c, name in enumerate(self.kernels) if name == kernel]
+            own = [call for call, name in enumerate(self.kernels) if name == kernel]
             fast = sorted(own, key=lambda call: self.told_us[call] or 0.0)[: (len(own) + 1) // 2]
-            # Each part by itself: under load hardly a call has both without a delay.
-            late_us = min(self.handed_us[call] for call in fast) - min(self.handed_us)
-            waited_us = min(self.waited_us[call] for call in own) + late_us
-            if median_us < HOST_SHARE * (waited_us - HOST_SLACK_US):
-                found[kernel] = (median_us, waited_us)
+            late_us = min(
+                min(self.handed_us[call] for call in fast) - min(self.handed_us),
+                statistics.median(handed_us[call] for call in fast) - sorted(handed_us)[len(handed_us) // 4],
+            )
+            calm = sorted(range(len(own)), key=lambda place: self.queued_us["told"][own[place]])[: (len(own) + 1) // 2]
+            median_us = statistics.median(told_us[place] for place in calm)
+            own_us = statistics.median(waited_us[own[place]] for place in calm) + max(0.0, late_us)
+            if median_us < HOST_SHARE * (own_us - HOST_SLACK_US):
+                found[kernel] = (median_us, own_us)
         return found
 
 
@@ -129,7 +147,10 @@ class BlockSource:
     origin: Callable[[str], str | None]
     """Of a kernel, by its id."""
     sequences: dict[int, Sequence] = field(default_factory=dict)
+    queued_us: Callable[[], float] = field(default=float)
+    """How long this process and its worker have stood ready to run and were not: nobody waited for a call then."""
     _began: float = 0.0
+    _queued_us: float = 0.0
     _undo: Any = None
     """What a worker wants back after the call: which rows of the inputs are new, its kernels shall not find there."""
     _rounds_us: dict[tuple[str, bool], list[float]] = field(default_factory=dict)
@@ -168,7 +189,7 @@ class BlockSource:
         if len(sequence.told_us) < index:
             sequence.told(None, 0.0)
         if len(sequence.handed_us) < index:
-            sequence.handed_us.append((now - self._began) * 1e6)
+            sequence.handed(*self._since_us(now))
         keep_previous = bool(index) and sequence.keeps(index - 1)
         seed = 0
         if index < sequence.calls:
@@ -176,27 +197,27 @@ class BlockSource:
             seed = sequence.seeds[-1] if same else secrets.randbelow(1 << 48)
             sequence.seeds.append(seed)
             sequence.kernels.append(str(question["kernel"]))
-        self._began = time.monotonic()
+        self._begin()
         return {"seed": seed, "keep_previous": keep_previous}
 
     def _ready(self, question: dict[str, Any], now: float) -> dict[str, Any]:
         self._undo = question.get("undo")
-        self._began = time.monotonic()
+        self._begin()
         return {}
 
     def _told(self, question: dict[str, Any], now: float) -> dict[str, Any]:
         sequence = self.sequences[int(question["sequence"])]
         if len(sequence.told_us) + 1 != len(sequence.kernels):
             raise ValueError("each call has one time")
-        sequence.told(float(question["time_us"]), (now - self._began) * 1e6)
-        self._began = time.monotonic()
+        sequence.told(float(question["time_us"]), *self._since_us(now))
+        self._begin()
         return {}
 
     def _handed(self, question: dict[str, Any], now: float) -> dict[str, Any]:
         sequence = self.sequences[int(question["sequence"])]
         if not len(sequence.handed_us) + 1 == len(sequence.told_us) == len(sequence.kernels):
             raise ValueError("outputs are handed over once, after the time was told")
-        sequence.handed_us.append((now - self._began) * 1e6)
+        sequence.handed(*self._since_us(now))
         sequence.digested(len(sequence.kernels) - 1, question["sha256"])
         return {"undo": self._undo}
 
@@ -216,8 +237,16 @@ class BlockSource:
     def _witness(self, question: dict[str, Any], now: float) -> dict[str, Any]:
         kernel, calls = str(question["kernel"]), int(question["calls"])
         if question["when"] == "begin":
-            self._began = time.monotonic()
+            self._begin()
         elif calls > 0:
             rounds_us = self._rounds_us.setdefault((kernel, bool(question["empty"])), [])
-            rounds_us.append((now - self._began) * 1e6 / calls)
+            rounds_us.append(self._since_us(now)[0] / calls)
         return {}
+
+    def _begin(self) -> None:
+        self._queued_us = self.queued_us()
+        self._began = time.monotonic()
+
+    def _since_us(self, now: float) -> tuple[float, float]:
+        """From `_begin` until `now`, and how much of it this process or its worker stood in line."""
+        return (now - self._began) * 1e6, self.queued_us() - self._queued_us

@@ -47,8 +47,10 @@ def contradicted(measurements: list[dict[str, Any]], source: BlockSource) -> lis
     failures = []
     for measurement in measurements:
         for kernel, (told_us, waited_us) in source.sequences[measurement["sequence"]].contradictions().items():
-            sentence = f"Its calls are reported with {told_us:.0f} us; another process never waited less than "
-            failures.append(_failure(kernel, f"{sentence}{waited_us:.0f} us for one."))
+            sentence = (
+                f"Its calls are reported with {told_us:.0f} us; another process waited {waited_us:.0f} us for one."
+            )
+            failures.append(_failure(kernel, sentence))
     witness_us = source.witness_us()
     for kernel, by_clock_us in witness_us.items():
         reported_us = [statistics.mean(m["times_us"][kernel]) for m in measurements if m["times_us"].get(kernel)]

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import time
 from typing import Any
 
 import pytest
 
-from suite.measure.blocks import KEPT_BLOCKS, BlockSource
+from suite.measure.blocks import KEPT_BLOCKS, BlockSource, Sequence
 from suite.measure.plausible import consistent, contradicted
 from suite.measure.process import WorkerError
+from suite.measure.run_queue import queued_us_of
 
 KERNELS = ("toy/a", "toy/b")
 ORIGINS = dict.fromkeys(KERNELS, "generated")
@@ -122,6 +124,42 @@ def test_times_that_the_parent_did_not_wait_for_are_contradicted() -> None:
     assert first["reason"] == second["reason"] == "timer_contradicted"
     assert "1500 us" in first["sentence"]
     assert not contradicted(reply({})["measurements"], played(told_us=19000.0, wait_s=0.02))
+
+
+def test_what_other_programs_took_meanwhile_is_no_part_of_the_wait() -> None:
+    source = BlockSource(
+        ORIGINS.get, queued_us=lambda: 0.99 * time.monotonic() * 1e6
+    )  # all but a hundredth of the time
+    ask(source, 0)
+    for index in range(1, 7):
+        time.sleep(0.02)
+        source.answer({"ask": "told", "sequence": 1, "time_us": 400.0})
+        ask(source, index)
+    assert not contradicted(reply({})["measurements"], source)
+
+
+SHARED = {  # of a machine with eight programs to a core: (told, waited, of it in line) in us
+    "honest": [(47415, 47630, 40053), (30626, 35108, 28388), (30798, 37575, 30505), (34916, 48828, 41650)],
+    "a quarter told": [(899, 3633, 7), (7149, 28669, 24115), (944, 15484, 11651), (921, 10791, 7071)],
+    "short": [(287, 4406, 3990), (236, 2295, 1950), (666, 7207, 6420), (317, 15295, 14860)],
+}
+
+
+def test_on_a_crowded_machine_only_those_are_contradicted_who_tell_too_little() -> None:
+    sequence = Sequence(blocks=4, calls=12, shared=False, kept=(), origin=ORIGINS.get)
+    for block in range(4):
+        for kernel, calls in SHARED.items():
+            sequence.kernels.append(kernel)
+            sequence.told(*map(float, calls[block]))
+            sequence.handed(9000.0, 8600.0)
+    assert sequence.contradictions().keys() == {"a quarter told"}
+
+
+def test_the_system_tells_how_long_a_process_stood_in_line() -> None:
+    queued_us = queued_us_of(os.getpid())
+    before = queued_us()
+    assert 0.0 <= before <= queued_us()
+    assert queued_us_of(2**22 + 1)() <= queued_us()  # a process that does not exist adds nothing
 
 
 def test_outputs_that_are_computed_when_they_are_handed_over_contradict_the_time() -> None:
