@@ -86,6 +86,8 @@ def run_once(place: Place, case: Problem, own_case: Problem, inputs: Inputs, pre
             outputs = implementation.run(given, state)
             require_tensors(outputs, place.tensors_on)
             updates = taken_updates(case, inputs)
+            if returned := outputs.keys() & updates.keys():
+                raise WrongFormError(f"run must not return what it updates in place: {', '.join(sorted(returned))}")
             at_once = copies(outputs) | updates
             synchronize(place.tensors_on)
             fault = _fault(case, inputs, before, outputs, at_once, place.tensors_on == "cpu")
@@ -107,7 +109,7 @@ def _fault(
     Busy host threads count on a CPU only: beside a GPU they are compilers' and libraries', and compute no output.
     """
     time.sleep(LATE_S)
-    now = outputs | taken_updates(problem, inputs)  # what is returned under an input's name counts for nothing
+    now = outputs | taken_updates(problem, inputs)
     late = [name for name, output in now.items() if not torch.equal(_words(output), _words(at_once[name]))]
     if late:
         return (
@@ -218,12 +220,18 @@ def _not_plain(value: Any, torch_device: str) -> str | None:
 
 
 def shared_memory(inputs: Inputs, outputs: Outputs) -> str | None:
-    """Names of an output and the input or output that it shares its storage with, or None."""
+    """Names of an output and the input whose storage it lies in, or the output that it overlaps; None where each has
+    memory of its own. Outputs may be parts of one allocation."""
     owners = {t.untyped_storage().data_ptr(): name for name, t in inputs.items() if t.numel()}
-    for name, tensor in outputs.items():
-        other = owners.setdefault(tensor.untyped_storage().data_ptr(), name)
-        if tensor.numel() and other != name:
+    spans: list[tuple[int, int, str]] = []
+    for name, tensor in ((name, tensor) for name, tensor in outputs.items() if tensor.numel()):
+        other = owners.get(tensor.untyped_storage().data_ptr(), name)
+        last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+        begin, end = tensor.data_ptr(), tensor.data_ptr() + (last + 1) * tensor.element_size()
+        other = next((kin for first, behind, kin in spans if first < end and begin < behind), other)
+        if other != name:
             return f"{name} with {other}"
+        spans.append((begin, end, name))
     return None
 
 
