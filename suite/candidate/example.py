@@ -40,7 +40,9 @@ import torch
 
 def run({arguments}):
     """Arguments are given what they are named after: inputs, fields, `problem` with all fields, outputs as memory to
-    write to. Returned are the outputs that are not in place: one, a tuple in the order above, or a dict by name."""
+    write to. Returned are the outputs that are not in place: one, a tuple in the order above, or a dict by name.
+
+    It is called within torch.inference_mode(), which threads that it starts enter by themselves."""
     raise NotImplementedError("to be written")
 
 

@@ -58,7 +58,7 @@ def outcome_of(run: Record, kernel: str) -> Outcome:
     if bad:
         worst, different = bad[0], dict[tuple[str, str], Record]()
         for entry in bad:
-            different.setdefault((entry["problem"], entry["sentence"]), entry)
+            different.setdefault((entry["problem"], entry["sentence"].removeprefix(f"{kernel}: ")), entry)
         where = f" ({worst['problem']})" if worst["problem"] not in worst["sentence"] else ""
         return Outcome(worst["status"], worst["reason"], f"{worst['sentence']}{where}", right, skipped, (), findings,
                        complaints=tuple(different.values()))  # fmt: skip

@@ -45,7 +45,7 @@ def page(candidate: Candidate, outcome: Outcome, run: Mapping[str, Any]) -> str:
     where = f"Judged on {text(run['device']['name'])}, tier {text(run['tier'])}, run {code(run['run_id'])}."
     passed = f"{count(outcome.checks, 'check')} of outputs passed"
     what = (
-        f"{passed}, what is listed here did not."
+        f"{passed}; what is listed here did not pass."
         if outcome.complaints
         else f"{passed}: every problem of the tier that it supports, hard cases, random problems with what the maths "
         "guarantees of them, and timed calls drawn at random."

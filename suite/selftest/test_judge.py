@@ -246,11 +246,13 @@ def test_a_rival_that_failed_beside_it_is_named() -> None:
 
 def test_every_complaint_is_on_the_page_once_and_only_some_on_the_terminal() -> None:
     wrong = [check("incorrect", "wrong_output") | {"problem": f"mla/p{n}", "distribution": "flat"} for n in range(5)]
-    run = record([check("correct"), *wrong, wrong[0] | {"sentence": "<b>"}, wrong[0]])
+    run = record(
+        [check("correct"), *wrong, wrong[0] | {"sentence": "<b>"}, wrong[0] | {"sentence": "mla/generated/a: So."}]
+    )
     outcome, candidate = outcome_of(run, "mla/generated/a"), Candidate("a", "mla", ("decode",), "kernel", {})
     assert complaints(outcome, 2) == ["  mla/p1: So.", "  mla/p2: So.", "  and 3 more"]
     text = page(candidate, outcome, run)
-    assert "1 check of outputs passed, what is listed here did not." in text
+    assert "1 check of outputs passed; what is listed here did not pass." in text
     assert text.count("| `mla/p0` | flat | incorrect (wrong_output) |") == 2
     assert "<b>" not in text
 
@@ -307,6 +309,6 @@ def test_a_cheat_is_refused_for_its_reason_and_not_filed(project: ToyProject) ->
 def test_what_cannot_be_tried_is_said_at_once(
     project: ToyProject, source: str, arguments: list[str], said: str
 ) -> None:
-    outcome = judged(project, "mine.py", source, *arguments)
+    outcome = judged(project, "untried.py", source, *arguments)
     assert outcome.status == 4
     assert said in " ".join(outcome.text.split())
