@@ -6,6 +6,7 @@ import functools
 import hashlib
 import importlib.util
 import os
+import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -13,18 +14,40 @@ from types import ModuleType
 
 import torch
 
+ERRORS = re.compile(r"error:|undefined reference")
+MOST_ERRORS = 3
 
-@functools.cache
+
+class BuildError(RuntimeError):
+    """The source does not compile."""
+
+
 def built(source: str) -> ModuleType:
     """The module that a source file defines by PYBIND11_MODULE(TORCH_EXTENSION_NAME, m).
 
-    Needs ninja and a compiler for C++, for .cu also nvcc (hipcc on ROCm). Raises what torch's loader raises.
+    Needs ninja and a compiler for C++, for .cu also nvcc (hipcc on ROCm): raises what torch's loader raises where these
+    are not here. BuildError, with the compiler's first errors, where the source does not compile; it is tried once.
     """
+    module = _built(source)
+    if isinstance(module, str):
+        raise BuildError(module)
+    return module
+
+
+@functools.cache
+def _built(source: str) -> ModuleType | str:
+    """The module, or what the compiler had against it."""
     digest = hashlib.sha256(Path(source).read_bytes() + torch.__version__.encode()).hexdigest()[:24]
     name = f"kernelgate_{digest}"
     library = Path(tempfile.gettempdir()) / f"kernelgate-extensions-{os.getuid()}" / f"{name}.so"
     if not library.exists():
-        _build(Path(source), name, library)
+        try:
+            _build(Path(source), name, library)
+        except RuntimeError as error:
+            told = [line[line.find("source.") :] for line in str(error).splitlines() if ERRORS.search(line)]
+            if not told:
+                raise
+            return f"{Path(source).name} does not compile: {'; '.join(told[:MOST_ERRORS])}"
     spec = importlib.util.spec_from_file_location(name, library)
     assert spec is not None
     assert spec.loader is not None
