@@ -78,13 +78,14 @@ def measure_problem(ask: Ask, **fields: Any) -> dict[str, Any]:
             before = flush_and_touch(case, inputs, target.torch_name, request.cache_bytes)
             synchronize(target.torch_name)
         with Stopwatch(phases_s, "prepare"):
-            contestants, failures = _prepare_all(request, ask, case, inputs, target, before)
+            changing: set[str] = set()
+            contestants, failures = _prepare_all(request, ask, case, inputs, target, before, changing)
             before_calls = fixed_checksums(case, inputs)
         session = Session(
             case, inputs, target, ask, Path(request.output_dir), phases_s, request.budget_s, request.max_blocks
         )
         try:
-            with untouched("in timed calls"):
+            with untouched("in timed calls", changing=changing):
                 measurements, kept = session.measure(contestants)
                 witnessed = [c for c in contestants if c.kernel_id in request.witnessed]
                 session.witness(witnessed, _medians_us(measurements))
@@ -119,8 +120,9 @@ def _refuse_harm(problem: Problem, inputs: Inputs, checksums_before: dict[str, i
 
 
 def _prepare_all(
-    request: Request, ask: Ask, problem: Problem, inputs: Inputs, device: Device, before: Any
+    request: Request, ask: Ask, problem: Problem, inputs: Inputs, device: Device, before: Any, changing: set[str]
 ) -> tuple[list[Contestant], list[dict[str, Any]]]:
+    """Contestants, and failures. What kernels change of their own modules when they are called goes to `changing`."""
     contestants: list[Contestant] = []
     failures: list[dict[str, Any]] = []
     if device.kind == "cpu":
@@ -137,9 +139,10 @@ def _prepare_all(
             others = {c.kernel_id: c.calls for c in contestants}
             with (
                 left_alone(kernel_id, others, "while it was prepared"),
-                untouched("while it was prepared", module_of(kernel_id), library),
+                untouched("while it was prepared", module_of(kernel_id), library) as found,
             ):
                 contestants.append(_prepare(kernel_id, kernel, problem, inputs, device, before))
+                changing |= found.own_changes()
             if device.kind == "cpu":
                 HELPERS.claim(kernel_id)
         except Exception as error:

@@ -23,7 +23,7 @@ from .drawn import Drawn, InputsChangedError
 from .execute import WrongFormError, copies, digests, fixed_checksums, require_tensors, same_memory, save_outputs
 from .helpers import HELPERS
 from .possessions import Possessions, of_others, refuse_changes
-from .tampering import Snapshot, Tampered
+from .tampering import Snapshot, Tampered, module_of
 
 Ask = Callable[[dict[str, Any]], dict[str, Any]]
 
@@ -127,7 +127,7 @@ class Sequence:
         return {"sequence": self.number, "call": call, "kernel": kernel, "outputs": described}
 
     def _set_up(self, kernel: str, call: TimedCall, checked: bool, watched: bool) -> None:
-        self._before = Snapshot() if watched and not call.replay else None
+        self._before = Snapshot(module_of(kernel)) if watched and not call.replay else None
         if self.device.kind == "cpu":
             HELPERS.draw_begins()
         self.drawn.draw(self._turn(kernel))

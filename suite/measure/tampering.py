@@ -14,7 +14,7 @@ import contextlib
 import importlib
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from time import process_time, sleep
 from types import FunctionType, ModuleType
@@ -38,6 +38,8 @@ MODULES = (
 CLASSES = (torch.Tensor, torch.Generator, torch.cuda.CUDAGraph, torch.cuda.Event, torch.cuda.Stream)
 COMPILERS_OWN = frozenset({"torch.manual_seed"})
 """What PyTorch's compiler replaces when it is first used."""
+GENERATED = "generated"
+"""The folder, and package, of kernels that others wrote: `_name` beside `name` is the source that it was made from."""
 MOST_NAMED = 5
 CALM_WINDOW_S = 0.02
 WINDOWS = 8
@@ -58,11 +60,12 @@ class Snapshot:
     """The process as it is now.
 
     A `library` answers for PyTorch's settings only: some replace functions for good reasons, and nothing is claimed for
-    them. `own_module` may change itself.
+    them. `own_module` may change itself, and what stands beside it as a candidate's source (`../candidate/forms.py`);
+    `changing` are names that may change in any case.
     """
 
-    def __init__(self, own_module: str = "", library: bool = False) -> None:
-        self._own = f"{own_module}." if own_module else ""
+    def __init__(self, own_module: str = "", library: bool = False, changing: Collection[str] = ()) -> None:
+        self._own, self._changing = _names_of(own_module), changing
         self._settings_now = torch_settings if library else all_settings
         self._settings, self._known = self._settings_now(), {} if library else identities()
         self._threads = {} if library else thread_settings()
@@ -77,14 +80,24 @@ class Snapshot:
             for key in self._threads.keys() & threads.keys()  # others have ended, or begun with settings of their own
             if self._threads[key] != threads[key]
         ]
-        now = identities() if self._known else {}
         return changed + [
             f"{name} was replaced"
-            for name in (*self._known, *_shadows(now, self._known))
-            if not (self._own and f"{name}.".startswith(self._own))  # the module too: it may be called `sum`
-            and name not in COMPILERS_OWN
-            and not _same(self._known.get(name), now.get(name))
+            for name in self._replaced()
+            if not self._is_own(name) and name not in COMPILERS_OWN and name not in self._changing
         ]
+
+    def own_changes(self) -> set[str]:
+        """What the module itself has changed of its own since: counters, tables, functions that it compiled."""
+        return {name for name in self._replaced() if self._is_own(name)}
+
+    def _is_own(self, name: str) -> bool:
+        """The module too: it may be called `sum`."""
+        return f"{name}.".startswith(self._own)
+
+    def _replaced(self) -> list[str]:
+        now = identities() if self._known else {}
+        names = (*self._known, *_shadows(now, self._known))
+        return [name for name in names if not _same(self._known.get(name), now.get(name))]
 
     def refuse_changes(self, when: str) -> None:
         """Tampered, naming what was changed."""
@@ -96,10 +109,12 @@ class Snapshot:
 
 
 @contextlib.contextmanager
-def untouched(when: str, own_module: str = "", library: bool = False) -> Iterator[None]:
-    """Tampered where the block leaves the process other than it found it; see `Snapshot`."""
-    before = Snapshot(own_module, library)
-    yield
+def untouched(
+    when: str, own_module: str = "", library: bool = False, changing: Collection[str] = ()
+) -> Iterator[Snapshot]:
+    """Tampered where the block leaves the process other than it found it; see `Snapshot`, which is yielded."""
+    before = Snapshot(own_module, library, changing)
+    yield before
     before.refuse_changes(when)
 
 
@@ -166,6 +181,13 @@ def identities() -> Identity:
         inherited = {name: value for owner in reversed(watched.__mro__) for name, value in vars(owner).items()}
         _add(found, watched.__qualname__, inherited)
     return found
+
+
+def _names_of(module: str) -> tuple[str, ...]:
+    """What the names begin with that are a module's own."""
+    folder, _, name = module.rpartition(".")
+    beside = (f"{folder}._{name}.",) if folder.endswith(f".{GENERATED}") else ()
+    return (f"{module}.", *beside) if module else ()
 
 
 def _shadows(now: Identity, known: Identity) -> list[str]:

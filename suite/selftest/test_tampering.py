@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -67,6 +68,39 @@ def test_a_change_is_named(words: str) -> None:
             change()
     finally:
         put_back()
+
+
+@pytest.fixture
+def two_kernels(monkeypatch: pytest.MonkeyPatch) -> tuple[Any, Any]:
+    """A candidate's source beside the file that was made for it, and a rival."""
+    made = []
+    for name in ("kernels.mla.generated._mine", "kernels.mla.rival"):
+        module = ModuleType(name)
+        exec("CALLS = 0\ndef attend():\n    pass\nclass Tuner:\n    best = min\n", vars(module))
+        monkeypatch.setitem(sys.modules, name, module)
+        made.append(module)
+    return made[0], made[1]
+
+
+def changes_itself(module: Any) -> None:
+    module.CALLS += 1
+    module.attend = print
+    module.Tuner.best = max
+
+
+def test_a_kernel_may_change_its_own_counters_functions_and_classes(two_kernels: tuple[Any, Any]) -> None:
+    mine, rival = two_kernels
+    with untouched("here", "kernels.mla.generated.mine") as found:
+        changes_itself(mine)
+        changing = found.own_changes()
+    assert changing == {f"{mine.__name__}.{name}" for name in ("CALLS", "attend", "Tuner.best")}
+    with untouched("in timed calls", changing=changing):
+        mine.CALLS += 1
+    with (
+        pytest.raises(Tampered, match=r"kernels\.mla\.rival\.CALLS was replaced; kernels\.mla\.rival\.attend"),
+        untouched("here", "kernels.mla.generated.mine", changing=changing),
+    ):
+        changes_itself(rival)
 
 
 def test_what_scripts_set_at_their_top_is_put_back_after_an_import() -> None:
