@@ -90,6 +90,7 @@ def read_candidate(path: Path, family: str, tasks: tuple[str, ...], form: str = 
         _refuse_declaration(tree, path)
         files = {f"{name}.py": _moved(source, tree, family)}
     else:
+        _refuse_neighbours(tree, path)
         kept = f"_{name}{suffix}"
         files = {f"{name}.py": _wrapper(found, name, kept, tasks, tree), kept: source}
     folder = f"kernels/{family}/{FOLDER}"
@@ -174,6 +175,14 @@ def _refuse_declaration(tree: ast.Module, path: Path) -> None:
         declared = node.value if isinstance(node, ast.keyword) and node.arg == "origin" else None
         if isinstance(declared, ast.Attribute) and declared.attr not in ORIGINS:
             raise RecordError(f"{path}: declares Origin.{declared.attr}; a candidate is Origin.GENERATED.")
+
+
+def _refuse_neighbours(tree: ast.Module | None, path: Path) -> None:
+    """RecordError where it imports a file from beside itself."""
+    for node in ast.walk(tree) if tree else ():
+        if isinstance(node, ast.ImportFrom) and node.level == 1:
+            line = f"line {node.lineno} imports .{node.module or ''} from beside it"
+            raise RecordError(f"{path}: {line}, and a candidate is one file. Put all that it needs into it.")
 
 
 def _imports(tree: ast.Module, module: str) -> bool:

@@ -89,6 +89,7 @@ def test_other_forms_are_kept_as_they_are_beside_a_file_that_declares_them(
     ("x = 1\n", "defines neither KERNEL, nor a function run, nor a class ModelNew"),
     ("def run(:\n", "is no Python"),
     ("KERNEL = Kernel(origin=Origin.VENDOR, tasks=(), run=print)\n", "a candidate is Origin.GENERATED"),
+    ("from .helpers import attend as run\n", r"line 1 imports \.helpers from beside it"),
     ("KERNEL = a()\nKERNEL = b()\n", "assigns KERNEL in lines 1, 2"),
 ])  # fmt: skip
 def test_what_cannot_be_judged_is_refused_with_a_sentence(tmp_path: Path, source: str, said: str) -> None:
