@@ -14,7 +14,6 @@ from typing import Any
 
 from kernels.discover import load_problems
 
-from ..record.source import tree_stamps
 from .crew import RunError
 from .trial import Trial
 
@@ -58,14 +57,14 @@ def audition(
     """
     if fresh:
         fresh_workers(trial)
-    stage, stamps = STAGE_CHECK, tree_stamps(trial.root)
+    stage = STAGE_CHECK
     try:
         found = check(trial, kernel, [*problems, *check_only])
         found = found or _rival_still_right(trial, kernel, problems[0], rival)
         stage = STAGE_LAUNCH
         return found or time_beside(trial, [kernel], problems, rival, launches)[kernel]
     except RunError as error:
-        if tree_stamps(trial.root) == stamps:
+        if not trial.campaign.changed_files():
             raise
         return Outcome("incorrect", "tampered", str(error), stage)  # nobody else works in a trial's tree
 

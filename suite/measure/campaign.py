@@ -22,7 +22,7 @@ from kernels.problem import Cost
 from ..device.clocks import snapshot
 from ..device.specs import light_speed_us
 from ..record.schema import now_utc
-from ..record.source import tree_stamps
+from . import ground
 from .blocks import BlockSource
 from .crew import Crew, RunError, UnfitError
 from .folders import new_folder, remove
@@ -64,7 +64,7 @@ class Campaign:
 
     def __post_init__(self) -> None:
         self.scratch = new_folder(f"kernelgate-{self.run_id}-", _scratch_parent(self.crew.log_path.parent))
-        self._tree = tree_stamps(self.crew.root)
+        self._ground = self._stamps()
 
     def close(self) -> None:
         """End all workers and remove the outputs that they left."""
@@ -129,13 +129,18 @@ class Campaign:
 
     def _refuse_changed_tree(self, kernels: list[str]) -> None:
         """RunError where the code that measures and judges is not the code that the run began with."""
-        now = tree_stamps(self.crew.root)
-        changed = sorted(p for p in now.keys() | self._tree.keys() if now.get(p) != self._tree.get(p))
-        if changed:
+        if changed := self.changed_files():
             raise RunError(
                 f"{', '.join(changed[:5])} changed on disk while {', '.join(kernels)} ran: by a kernel, or by somebody "
                 "who works in this tree. What was measured before is recorded; measure again in a tree of its own."
             )
+
+    def changed_files(self) -> list[str]:
+        """Files that processes load, and that are not as they were when the run began."""
+        return ground.changed(self._ground, self._stamps())
+
+    def _stamps(self) -> ground.Stamps:
+        return ground.stamps(self.crew.trees)
 
     # Correctness
 

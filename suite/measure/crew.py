@@ -269,6 +269,11 @@ class Crew:
         environment = environment | {"PYTHONDONTWRITEBYTECODE": "1"}
         return Worker(root, self.log_path, environment, limits_here(self.chosen.device.kind == "cpu"))
 
+    @property
+    def trees(self) -> set[Path]:
+        """Copies of the project that workers run."""
+        return {self.root, self.base_root or self.root, self._referee_tree()}
+
     def _referee_tree(self) -> Path:
         """A copy of the tree from before any kernel ran, without compiled files: what it judges by, no kernel edits."""
         if self._referee_root is None:
