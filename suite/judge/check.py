@@ -21,6 +21,7 @@ from kernels.problem import Inputs, Outputs, Problem, TensorSpec, Tolerance
 from kernels.updates import taken_updates
 
 from .digest import read_digested
+from .renewal import Renewal
 
 ELEMENTS_PER_STRAY = 1 << 18
 """One element of so many may lie up to twice as far from the reference as others. On an H200, 1 to 4 of 33.5 million
@@ -34,10 +35,13 @@ def referee(
     distribution: str,
     outputs: dict[str, dict[str, Any]],
     factors: dict[str, float],
-    redraw_seed: int | None = None,
+    redraw_seeds: list[int] | None = None,
 ) -> dict[str, Any]:
-    """Judge the outputs that lie in files. Returns {status, reason, sentence, errors}."""
-    expected = _expected(problem, tensors_on, seed, distribution, redraw_seed)
+    """Judge the outputs that lie in files. Returns {status, reason, sentence, errors}.
+
+    `redraw_seeds`: of a timed call, what its activations and replaced rows, and its block's signs, were drawn from.
+    """
+    expected = _expected(problem, tensors_on, seed, distribution, tuple(redraw_seeds or ()))
     return judge_outputs(discover.load_problem(problem), expected, outputs, factors, tensors_on)[1]
 
 
@@ -143,18 +147,21 @@ def _holds(spec: TensorSpec, path: str) -> bool:
 
 
 @functools.lru_cache(maxsize=3)  # kernels of one problem come one after the other, each with all distributions
-def _expected(problem_id: str, tensors_on: str, seed: int, distribution: str, redraw_seed: int | None) -> Outputs:
+def _expected(problem_id: str, tensors_on: str, seed: int, distribution: str, redraw_seeds: tuple[int, ...]) -> Outputs:
     problem = discover.load_problem(problem_id)
     inputs = _inputs(problem_id, tensors_on, seed, distribution)
-    undo = []
     with torch.inference_mode():
-        if redraw_seed is not None:
-            generator = torch.Generator(tensors_on).manual_seed(redraw_seed)
-            problem.redraw(inputs, generator)
-            undo = [edit.apply(inputs) for edit in problem.edits(inputs, generator)]
+        if not redraw_seeds:
+            return expected_outputs(problem, inputs)
+        call_seed, block_seed = redraw_seeds
+        renewal, generator = Renewal(problem, inputs), torch.Generator(tensors_on).manual_seed(call_seed)
+        renewal.renew(block_seed)
+        problem.redraw(inputs, generator)
+        undo = [edit.apply(inputs) for edit in problem.edits(inputs, generator)]
         expected = expected_outputs(problem, inputs)
         for edit in undo:
             edit.apply(inputs)
+        renewal.restore()
     return expected
 
 

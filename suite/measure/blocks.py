@@ -16,6 +16,7 @@ from typing import Any
 from kernels.kernel import Origin
 
 from .process import WorkerError
+from .run_queue import Mark, RunQueue
 
 KEPT_BLOCKS = 2
 """Of each measurement, for the referee. A kernel that skips its work in so many calls that its median falls skips it in
@@ -29,7 +30,13 @@ the first that skips its work."""
 MAX_CALLS = 100_000
 HOST_SHARE, HOST_SLACK_US = 0.6, 1000.0
 """A call that the host times lies within what the parent waited for it, from the moment when its inputs were drawn: its
-reported time must be this share of the parent's wait, less what asking takes; in the median of its calmer calls."""
+reported median must be this share of the parent's shortest wait, less what asking takes."""
+BEYOND_SHARE, BEYOND_SLACK_US = 0.15, 500.0
+"""A call may be told later than others are, beyond its own time, by this share of it and this much: nothing but a
+process's waking up lies between."""
+AROUND_SHARE, AROUND_SLACK_US = 0.25, 1000.0
+"""Its inputs may be drawn, and its outputs be handed over, by so much more slowly than others': that is work, which
+others disturb."""
 
 
 @dataclass
@@ -46,13 +53,15 @@ class Sequence:
     origin: Callable[[str], str | None]
     """Of a kernel: of a library fewer of these blocks are kept."""
     seeds: list[int] = field(default_factory=list)
+    renewals: list[int] = field(default_factory=list)
+    """Of every block, the seed of its inputs' signs."""
     kernels: list[str] = field(default_factory=list)
     told_us: list[float | None] = field(default_factory=list)
+    drawn_us: list[float] = field(default_factory=list)
+    """From a call's seed until its inputs are drawn."""
     waited_us: list[float] = field(default_factory=list)
     handed_us: list[float] = field(default_factory=list)
     """From then until the outputs were copied, and their digests told."""
-    queued_us: dict[str, list[float]] = field(default_factory=lambda: {"told": [], "handed": []})
-    """Of these two, call by call, what other programs had: `BlockSource.queued_us`."""
     sha256: dict[int, dict[str, str]] = field(default_factory=dict)
     """Call -> digests of its outputs, told before it was known whether they are kept, or anything else was called."""
 
@@ -60,16 +69,11 @@ class Sequence:
     def complete(self) -> bool:
         return len(self.told_us) == self.calls
 
-    def told(self, time_us: float | None, waited_us: float, queued_us: float = 0.0) -> None:
+    def told(self, time_us: float | None, waited_us: float) -> None:
         """The latest call is over."""
+        self.drawn_us += [0.0] * (len(self.told_us) + 1 - len(self.drawn_us))
         self.told_us.append(time_us)
         self.waited_us.append(waited_us)
-        self.queued_us["told"].append(queued_us)
-
-    def handed(self, waited_us: float, queued_us: float) -> None:
-        """The latest call's outputs were handed over."""
-        self.handed_us.append(waited_us)
-        self.queued_us["handed"].append(queued_us)
 
     def digested(self, call: int, sha256: dict[str, str]) -> None:
         """A call's outputs are these, whatever comes. ValueError where others were told."""
@@ -81,10 +85,10 @@ class Sequence:
         """The block that a call belongs to."""
         return call * self.blocks // self.calls
 
-    def kept_calls(self) -> list[tuple[int, str, int]]:
-        """(call, kernel, seed) of all whose outputs must have been handed over."""
+    def kept_calls(self) -> list[tuple[int, str, tuple[int, int]]]:
+        """(call, kernel, (its seed, its block's)) of all whose outputs must have been handed over."""
         rows = enumerate(zip(self.kernels, self.seeds, strict=True))
-        return [(call, kernel, seed) for call, (kernel, seed) in rows if self.keeps(call)]
+        return [(c, kernel, (seed, self.renewals[self.block(c)])) for c, (kernel, seed) in rows if self.keeps(c)]
 
     def has_kept(self, call: int, outputs: dict[str, Any] | None) -> bool:
         """Whether outputs in a reply are those that were handed over at once, where they had to be."""
@@ -115,29 +119,49 @@ class Sequence:
     def contradictions(self) -> dict[str, tuple[float, float]]:
         """Kernel -> (us as told, us as waited) where the parent waited longer than a call so short explains.
 
-        Waited for is a call until it is told, and its outputs longer than any kernel's took to be copied: whoever is
-        fast because it computes them then is so in the faster half of its calls. Time in line is nobody's; where there
-        was little of it, in the calmer half of the calls, what was told has little of it, too. Medians, for the system
-        tells of some waits late, and they are taken off a call too many.
+        What lies around a call, from its seed until its outputs' digests, is the same for all kernels: whoever computes
+        there, or tells less than the call took, is later than others are. Whoever is fast because of it is late in the
+        faster half of its calls.
         """
         found = {}
-        waited_us, handed_us = (
-            [max(0.0, time_us - queued) for time_us, queued in zip(part_us, self.queued_us[part], strict=True)]
-            for part, part_us in (("told", self.waited_us), ("handed", self.handed_us))
-        )
-        for kernel, told_us in (self.told_by_kernel() or {}).items():
-            own = [call for call, name in enumerate(self.kernels) if name == kernel]
-            fast = sorted(own, key=lambda call: self.told_us[call] or 0.0)[: (len(own) + 1) // 2]
-            late_us = min(
-                min(self.handed_us[call] for call in fast) - min(self.handed_us),
-                statistics.median(handed_us[call] for call in fast) - sorted(handed_us)[len(handed_us) // 4],
-            )
-            calm = sorted(range(len(own)), key=lambda place: self.queued_us["told"][own[place]])[: (len(own) + 1) // 2]
-            median_us = statistics.median(told_us[place] for place in calm)
-            own_us = statistics.median(waited_us[own[place]] for place in calm) + max(0.0, late_us)
-            if median_us < HOST_SHARE * (own_us - HOST_SLACK_US):
-                found[kernel] = (median_us, own_us)
+        told = self.told_by_kernel() or {}
+        for kernel, told_us in told.items():
+            median_us = statistics.median(told_us)
+            shortest_us = min(self.waited_us[call] for call in self._calls_of(kernel))
+            beyond_us, around_us = self._late_us(kernel, [other for other in told if other != kernel])
+            if median_us < HOST_SHARE * (shortest_us - HOST_SLACK_US):
+                found[kernel] = (median_us, shortest_us)
+            elif beyond_us > BEYOND_SLACK_US:
+                found[kernel] = (median_us, (1 + BEYOND_SHARE) * median_us + beyond_us)
+            elif around_us > AROUND_SLACK_US:
+                found[kernel] = (median_us, (1 + AROUND_SHARE) * median_us + around_us)
         return found
+
+    def _late_us(self, kernel: str, others: list[str]) -> tuple[float, float]:
+        """By how much a kernel's calls are told later, and their inputs drawn and outputs handed over more slowly, than
+        those of every other, beyond a share of the call itself; of work, noise aside."""
+        others_us = list(zip(*map(self._around_us, others), strict=True)) or [()] * len(self._parts_us)
+        own_us = self._around_us(kernel, (AROUND_SHARE, BEYOND_SHARE, AROUND_SHARE))
+        parts = zip(own_us, others_us, self._parts_us, strict=True)
+        drawn_us, beyond_us, handed_us = (own - max(rest, default=min(part)) for own, rest, part in parts)
+        noise_us = [2 * (sorted(part)[len(part) // 4] - min(part)) for part in self._parts_us]
+        return beyond_us, max(0.0, drawn_us - noise_us[0]) + max(0.0, handed_us - noise_us[2])
+
+    def _calls_of(self, kernel: str) -> list[int]:
+        return [call for call, name in enumerate(self.kernels) if name == kernel]
+
+    @property
+    def _parts_us(self) -> tuple[list[float], ...]:
+        """Microseconds that lie around every call, in parts: under load hardly a call has all without a delay."""
+        beyond_us = [waited - (told or 0.0) for waited, told in zip(self.waited_us, self.told_us, strict=True)]
+        return self.drawn_us, beyond_us, self.handed_us
+
+    def _around_us(self, kernel: str, shares: tuple[float, ...] = (0.0, 0.0, 0.0)) -> list[float]:
+        """The least of each part among the faster half of a kernel's calls, beyond a share of the call's time."""
+        own = sorted(self._calls_of(kernel), key=lambda call: self.told_us[call] or 0.0)
+        fast = [(call, self.told_us[call] or 0.0) for call in own[: (len(own) + 1) // 2]]
+        parts = zip(self._parts_us, shares, strict=True)
+        return [min(part[call] - share * told_us for call, told_us in fast) for part, share in parts]
 
 
 @dataclass
@@ -147,22 +171,23 @@ class BlockSource:
     origin: Callable[[str], str | None]
     """Of a kernel, by its id."""
     sequences: dict[int, Sequence] = field(default_factory=dict)
-    queued_us: Callable[[], float] = field(default=float)
-    """How long this process and its worker have stood ready to run and were not: nobody waited for a call then."""
+    run_queue: RunQueue | None = None
+    """Of this process and its worker: while other programs ran instead of both, nobody waited for a call."""
     _began: float = 0.0
-    _queued_us: float = 0.0
+    _mark: Mark = (0.0, 0.0)
     _undo: Any = None
     """What a worker wants back after the call: which rows of the inputs are new, its kernels shall not find there."""
     _rounds_us: dict[tuple[str, bool], list[float]] = field(default_factory=dict)
     """(kernel, whether without its calls) -> microseconds of a call's share of each round."""
 
     def answer(self, question: dict[str, Any]) -> dict[str, Any]:
-        """The reply to `prepare` (a kernel's turn has come), `call` (its seed, and whether the one before is kept),
-        `ready` (inputs are drawn), `told` (the time), `handed` (outputs are copied), `kept` (outputs of a call that the
-        host does not time) or `witness`."""
+        """The reply to `prepare` (a kernel's turn has come), `renew` (a block's seed), `call` (its seed, and whether
+        the one before is kept), `ready` (inputs are drawn), `told` (the time), `handed` (outputs are copied), `kept`
+        (outputs of a call that the host does not time) or `witness`."""
         now = time.monotonic()
-        operations = {"prepare": self._prepare, "call": self._call, "ready": self._ready, "told": self._told,
-                      "handed": self._handed, "kept": self._kept, "witness": self._witness}  # fmt: skip
+        operations = {"prepare": self._prepare, "renew": self._renew, "call": self._call, "ready": self._ready,
+                      "told": self._told, "handed": self._handed, "kept": self._kept,
+                      "witness": self._witness}  # fmt: skip
         operation = operations.get(str(question.get("ask")))
         try:
             if operation:
@@ -181,18 +206,18 @@ class BlockSource:
 
     def _call(self, question: dict[str, Any], now: float) -> dict[str, Any]:
         number, index = int(question["sequence"]), int(question["index"])
-        if index == 0:
-            self._open(number, int(question["blocks"]), int(question["calls"]), bool(question["shared"]))
         sequence = self.sequences[number]
         if index != len(sequence.kernels) or index > sequence.calls or len(sequence.told_us) not in (index - 1, index):
             raise ValueError("calls come one after the other")
         if len(sequence.told_us) < index:
             sequence.told(None, 0.0)
         if len(sequence.handed_us) < index:
-            sequence.handed(*self._since_us(now))
+            sequence.handed_us.append(self._since_us(now))
         keep_previous = bool(index) and sequence.keeps(index - 1)
         seed = 0
         if index < sequence.calls:
+            if len(sequence.renewals) != sequence.block(index) + 1:
+                raise ValueError("a block begins with signs of its own")
             same = sequence.shared and index and sequence.block(index) == sequence.block(index - 1)
             seed = sequence.seeds[-1] if same else secrets.randbelow(1 << 48)
             sequence.seeds.append(seed)
@@ -200,7 +225,21 @@ class BlockSource:
         self._begin()
         return {"seed": seed, "keep_previous": keep_previous}
 
+    def _renew(self, question: dict[str, Any], now: float) -> dict[str, Any]:
+        number, block = int(question["sequence"]), int(question["block"])
+        if block == 0:
+            self._open(number, int(question["blocks"]), int(question["calls"]), bool(question["shared"]))
+        sequence = self.sequences[number]
+        if block != len(sequence.renewals) or block >= sequence.blocks or number != len(self.sequences):
+            raise ValueError("blocks come one after the other")
+        sequence.renewals.append(secrets.randbelow(1 << 48))
+        return {"seed": sequence.renewals[-1]}
+
     def _ready(self, question: dict[str, Any], now: float) -> dict[str, Any]:
+        sequence = self.sequences[max(self.sequences)]
+        if not len(sequence.drawn_us) + 1 == len(sequence.told_us) + 1 == len(sequence.kernels):
+            raise ValueError("inputs are drawn once, before the time is told")
+        sequence.drawn_us.append(self._since_us(now))
         self._undo = question.get("undo")
         self._begin()
         return {}
@@ -209,7 +248,7 @@ class BlockSource:
         sequence = self.sequences[int(question["sequence"])]
         if len(sequence.told_us) + 1 != len(sequence.kernels):
             raise ValueError("each call has one time")
-        sequence.told(float(question["time_us"]), *self._since_us(now))
+        sequence.told(float(question["time_us"]), self._since_us(now))
         self._begin()
         return {}
 
@@ -217,7 +256,7 @@ class BlockSource:
         sequence = self.sequences[int(question["sequence"])]
         if not len(sequence.handed_us) + 1 == len(sequence.told_us) == len(sequence.kernels):
             raise ValueError("outputs are handed over once, after the time was told")
-        sequence.handed(*self._since_us(now))
+        sequence.handed_us.append(self._since_us(now))
         sequence.digested(len(sequence.kernels) - 1, question["sha256"])
         return {"undo": self._undo}
 
@@ -240,13 +279,15 @@ class BlockSource:
             self._begin()
         elif calls > 0:
             rounds_us = self._rounds_us.setdefault((kernel, bool(question["empty"])), [])
-            rounds_us.append(self._since_us(now)[0] / calls)
+            rounds_us.append(self._since_us(now) / calls)
         return {}
 
     def _begin(self) -> None:
-        self._queued_us = self.queued_us()
+        if self.run_queue:
+            self._mark = self.run_queue.mark()
         self._began = time.monotonic()
 
-    def _since_us(self, now: float) -> tuple[float, float]:
-        """From `_begin` until `now`, and how much of it this process or its worker stood in line."""
-        return (now - self._began) * 1e6, self.queued_us() - self._queued_us
+    def _since_us(self, now: float) -> float:
+        """From `_begin` until `now`, without the time that other programs had."""
+        lost_us = self.run_queue.lost_us(self._mark) if self.run_queue else 0.0
+        return max(0.0, (now - self._began) * 1e6 - lost_us)

@@ -10,6 +10,7 @@ from kernels.device import Device
 from kernels.problem import Inputs, Problem, Residency
 
 from .process_settings import cuda_driver
+from .tampering import Tampered
 
 GPU_FLUSH_FACTOR = 4
 """Flushed bytes over last-level cache bytes: 240 MB on an H200; on an MI300X with its 256 MB, 1 GiB."""
@@ -28,8 +29,12 @@ def flush_and_touch(problem: Problem, inputs: Inputs, torch_device: str, cache_b
     buffer = torch.randint(0, 1 << 30, (size // 4,), dtype=torch.int32, device=torch_device)
     warm = [t.view(-1).view(torch.uint8) for name, t in inputs.items() if problem.residency[name] is Residency.WARM]
 
+    highest = int(buffer.amax())
+
     def before() -> None:
-        buffer.amax()
+        found = buffer.amax()
+        if found.is_cpu and int(found) != highest:  # or its pages were dropped: one of zeros would be read for all
+            raise Tampered("What is read to flush the caches before a call is not what it was.")
         for tensor in warm:
             if tensor.numel():
                 tensor.amax()

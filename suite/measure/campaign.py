@@ -175,11 +175,11 @@ class Campaign:
         return "candidate", device, device.torch_name
 
     def _referee(
-        self, record: dict[str, Any], tensors_on: str, outputs: Any, redraw_seed: int | None = None
+        self, record: dict[str, Any], tensors_on: str, outputs: Any, redraw_seeds: tuple[int, int] | None = None
     ) -> dict[str, Any]:
         message = {"op": "referee", "problem": record["problem"], "tensors_on": tensors_on, "seed": record["seed"],
                    "distribution": record["distribution"], "outputs": outputs,
-                   "factors": self.factors.get(record["kernel"], {}), "redraw_seed": redraw_seed}  # fmt: skip
+                   "factors": self.factors.get(record["kernel"], {}), "redraw_seeds": redraw_seeds}  # fmt: skip
         return ask_referee(self.crew, message, record["kernel"], record["problem"])
 
     def _journal_check(self, record: dict[str, Any], stage: str) -> dict[str, Any]:
@@ -264,22 +264,22 @@ class Campaign:
         outputs = {(k["sequence"], k["call"]): k["outputs"] for k in reply.get("kept", [])}
         wrong: dict[str, dict[str, str]] = {}
         for number in (m["sequence"] for m in reply.get("measurements", [])):
-            for call, kernel, call_seed in source.sequences[number].kept_calls():
+            for call, kernel, seeds in source.sequences[number].kept_calls():
                 sequence, described = source.sequences[number], outputs.get((number, call))
                 fault = None if sequence.has_kept(call, described) else CHANGED_LATER
-                fault = fault or self._fault(problem, kernel, seed, described, call_seed)
+                fault = fault or self._fault(problem, kernel, seed, described, seeds)
                 if fault:
                     wrong.setdefault(kernel, fault)
         return [{"kernel": kernel} | fault for kernel, fault in wrong.items()]
 
     def _fault(
-        self, problem: str, kernel: str, seed: int, outputs: dict[str, Any] | None, redraw_seed: int
+        self, problem: str, kernel: str, seed: int, outputs: dict[str, Any] | None, redraw_seeds: tuple[int, int]
     ) -> dict[str, str] | None:
         """What is wrong with one timed call's outputs."""
         if outputs is None:
             return {"reason": "tampered", "sentence": "The outputs of a timed call that were to be kept are missing."}
         record = {"kernel": kernel, "problem": problem, "distribution": "normal", "seed": seed}
-        reply = self._referee(record, self.crew.chosen.device.torch_name, outputs, redraw_seed)
+        reply = self._referee(record, self.crew.chosen.device.torch_name, outputs, redraw_seeds)
         if reply["status"] != "correct":
             reply["sentence"] = f"In a timed call: {reply['sentence']}"
         self._journal_check(record | reply, "timed")

@@ -10,6 +10,8 @@ import torch
 
 from kernels.problem import Edit, Inputs, Problem
 
+from ..judge.renewal import Renewal
+
 MOST_ENTRUSTED_BYTES = 4 << 20
 """A quarter of the longest line that the parent takes."""
 
@@ -29,12 +31,21 @@ class Drawn:
     _expected: Inputs = field(default_factory=dict)
     """Copies of the activations that were given."""
     _undo: list[Edit] = field(default_factory=list)
+    _renewal: Renewal = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._renewal = Renewal(self.problem, self.inputs)
+
+    def renew(self, seed: int) -> None:
+        """Other signs for all inputs that are not redrawn, before the next call's are drawn."""
+        self._restore_rows()
+        self._renewal.renew(seed)
 
     def draw(self, seed: int) -> None:
         """Draw activations, and replace rows of the other inputs, unless that is done; deterministic in `seed`."""
         if seed == self._seed:
             return
-        self.restore()
+        self._restore_rows()
         self.draw_activations(seed)
         self._undo = [edit.apply(self.inputs) for edit in self.problem.edits(self.inputs, self.generator)]
         self._expected = {name: self.inputs[name].clone() for name in self.problem.activations if name in self.inputs}
@@ -71,7 +82,11 @@ class Drawn:
             self._undo.append(Edit(name, _decoded(rows, torch.int64).to(device), as_values))
 
     def restore(self) -> None:
-        """Put the replaced rows back."""
+        """Put the replaced rows back, and all signs."""
+        self._restore_rows()
+        self._renewal.restore()
+
+    def _restore_rows(self) -> None:
         for edit in self._undo:
             edit.apply(self.inputs)
         self._undo, self._seed = [], -1

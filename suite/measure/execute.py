@@ -23,6 +23,7 @@ from kernels.updates import spoil_updates, taken_updates
 
 from ..judge.digest import digest, write_digested
 from .blame import culprit
+from .held import is_dense, second_call_fault
 from .tampering import Tampered, keeps_computing, load_watched, module_of, untouched
 
 STICKY_DEVICE_ERRORS = (
@@ -92,9 +93,7 @@ def run_once(place: Place, case: Problem, own_case: Problem, inputs: Inputs, pre
             synchronize(place.tensors_on)
             fault = _fault(case, inputs, before, outputs, at_once, place.tensors_on == "cpu")
             if not fault and place.tensors_on == place.device.torch_name:  # Triton's interpreter is too slow for two
-                again = same_memory(outputs, implementation.run(given, state))
-                sentence = f"Its second call returned the memory that the first had returned: {', '.join(again)}."
-                fault = ("wrong_form", sentence) if again else None
+                fault = second_call_fault(outputs, lambda: implementation.run(given, state))
             synchronize(place.tensors_on)
     if fault:
         return {"status": "incorrect", "reason": fault[0], "sentence": fault[1]}
@@ -126,12 +125,6 @@ def _fault(
     if is_cpu and keeps_computing():
         return "outside_interval", "It keeps computing after the call has returned."
     return None
-
-
-def same_memory(first: Outputs, second: Outputs) -> list[str]:
-    """Outputs of a second call that lie in memory which the first one's caller holds."""
-    held = {output.untyped_storage().data_ptr() for output in first.values() if output.numel()}
-    return [name for name, output in second.items() if output.numel() and output.untyped_storage().data_ptr() in held]
 
 
 def why_not(kernel: Kernel, problem: Problem, device: Device) -> str | None:
@@ -244,17 +237,6 @@ def fixed_checksums(problem: Problem, inputs: Inputs) -> dict[str, int]:
     """Checksums of what stays the same throughout a launch; what calls update in place is spoilt."""
     spoil_updates(problem, inputs)
     return checksums({name: tensor for name, tensor in inputs.items() if name not in problem.activations})
-
-
-def is_dense(tensor: torch.Tensor) -> bool:
-    """Whether every element has memory of its own, without gaps, in any order of dimensions."""
-    expected = 1
-    for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
-        if size != 1:
-            if stride != expected:
-                return False
-            expected *= size
-    return True
 
 
 def checksums(tensors: Inputs) -> dict[str, int]:

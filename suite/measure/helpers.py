@@ -1,8 +1,8 @@
 """In the worker: threads and processes that one kernel started, and whether they compute when they must not.
 
 Not while another kernel is called, nor between the moment when a call's inputs are drawn and its beginning. Looked at
-are threads that run Python, and child processes: a pool that a compiler's library started for one kernel may well
-compute for the next.
+are threads that run Python, and child processes: a pool that a library started for one kernel may well compute for the
+next. Threads without Python must rest while no kernel is called.
 """
 
 from __future__ import annotations
@@ -24,6 +24,10 @@ that comes before a call."""
 SHORTEST_US = 250.0
 """Against a shorter call the share would be one of a thread's waking up."""
 
+MOST_AT_REST = 0.3
+"""Of the main thread's CPU time while caches are flushed, at most as much each time and in the mean, by threads without
+Python: these spin for a moment after a call."""
+
 Task = tuple[int, int, int]
 """Process, thread (0: all of it), and when it started: numbers come back."""
 
@@ -36,13 +40,37 @@ class Helpers:
     """Everything that was ever seen -> the kernel that was at work when it was first seen, or nobody."""
     _busy_ns: dict[Task, int] = field(default_factory=dict)
     _ahead_ns: int = 0
+    _at_rest: dict[str, list[float]] = field(default_factory=dict)
+    """Kernel -> CPU time of its threads without Python while no kernel was called, over the main thread's."""
     _elsewhere: dict[tuple[str, bool], list[float]] = field(default_factory=dict)
     """(kernel, whether ahead of its own calls or in others') -> CPU time of its helpers over the call's own."""
+
+    compiled: dict[Task, str] = field(default_factory=dict)
+    """The same of threads that run no Python."""
+    _resting_ns: dict[Task, int] = field(default_factory=dict)
+    """CPU time that they, and the main thread, had had when the latest call was over."""
 
     def claim(self, kernel: str) -> None:
         """What was not there before is `kernel`'s; nobody's, where it is empty."""
         for task in _tasks():
             self.owners.setdefault(task, kernel)
+        for task in _compiled_tasks(set(self.owners)):
+            self.compiled.setdefault(task, kernel)
+
+    def rest_begins(self) -> None:
+        """A call is over, its outputs handed over: until the next inputs are drawn only the harness computes."""
+        watched = [task for task, owner in self.compiled.items() if owner]
+        self._resting_ns = {task: _busy_ns(task) for task in (*watched, _main_task())} if watched else {}
+
+    def rest_ends(self) -> None:
+        """Before the inputs of the next call are drawn."""
+        used_ns = {task: max(0, _busy_ns(task) - before_ns) for task, before_ns in self._resting_ns.items()}
+        main_ns = used_ns.pop(_main_task(), 0)
+        by_owner = dict.fromkeys((self.compiled[task] for task in used_ns), 0)
+        for task, busy_ns in used_ns.items():
+            by_owner[self.compiled[task]] += busy_ns
+        for owner, busy_ns in by_owner.items():
+            self._at_rest.setdefault(owner, []).append(min(1.0, busy_ns / max(main_ns, SHORTEST_US * 1e3)))
 
     def draw_begins(self) -> None:
         """Before the inputs of a call are drawn."""
@@ -63,7 +91,8 @@ class Helpers:
     def culprit(self) -> str | None:
         """A kernel whose helpers computed elsewhere than in its calls, since it was last asked for."""
         guilty = [owner for (owner, _), shares in self._elsewhere.items() if statistics.median(shares) > MOST_ELSEWHERE]
-        self._elsewhere = {}
+        guilty += [owner for owner, shares in self._at_rest.items() if statistics.fmean(shares) > MOST_AT_REST]
+        self._elsewhere, self._at_rest = {}, {}
         return guilty[0] if guilty else None
 
     def _used_ns(self) -> dict[str, int]:
@@ -88,6 +117,19 @@ def _tasks() -> list[Task]:
         threads = [int(name) for name in os.listdir("/proc/self/task")]
     found = [(me, thread, _started(f"{me}/task/{thread}")) for thread in threads if thread != me]
     return found + [(pid, 0, _started(str(pid))) for pid in descendants(me)]
+
+
+def _compiled_tasks(known: set[Task]) -> list[Task]:
+    """Threads of this process that are none of these, but for the main one; none where this is not Linux."""
+    if sys.platform != "linux":
+        return []
+    me, python = os.getpid(), {thread for _, thread, _ in known}
+    threads = [int(name) for name in os.listdir("/proc/self/task")]
+    return [(me, t, _started(f"{me}/task/{t}")) for t in threads if t != me and t not in python]
+
+
+def _main_task() -> Task:
+    return os.getpid(), os.getpid(), 0
 
 
 def _started(place: str) -> int:

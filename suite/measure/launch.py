@@ -12,7 +12,7 @@ from kernels.kernel import Origin
 from .blocks import BlockSource
 from .crew import Crew
 from .plausible import consistent, contradicted
-from .run_queue import queued_us_of
+from .run_queue import RunQueue
 from .stopwatch import Stopwatch
 
 LAUNCH_TIMEOUT_S = 60.0
@@ -95,7 +95,7 @@ class ProblemLaunch:
                    "budget_s": CPU_BUDGET_S if on_cpu else GPU_BUDGET_S}  # fmt: skip
         with Stopwatch(self.phases_s, "startup"):
             self.crew.start("launch")
-        source = BlockSource(self.crew.origin, queued_us=queued_us_of(self.crew.worker("launch").pid))
+        source = BlockSource(self.crew.origin, run_queue=RunQueue(self.crew.worker("launch").pid))
         started = time.monotonic()
         reply = self.crew.request("launch", message, LAUNCH_TIMEOUT_S, source.answer)
         elapsed_s = time.monotonic() - started

@@ -10,7 +10,7 @@ import dataclasses
 import functools
 import itertools
 from collections.abc import Container, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
@@ -26,15 +26,24 @@ SMALL_BYTES = 1 << 20
 DEEPEST = 6
 PLAIN = (type(None), bool, int, float, str, bytes)
 
+
+class _Anywhere:
+    """Contains every place."""
+
+    def __contains__(self, place: object) -> bool:
+        return True
+
+
+_ANYWHERE = _Anywhere()
 Possessions = Mapping[str, tuple[Any, ...]]
-"""Kernel -> all that its calls are made with, as values that can be compared."""
+"""Kernel -> all that its calls are made with, the flush before them too, as values that can be compared."""
 
 
 def of_others(kernel: str, calls: Mapping[str, Iterable[TimedCall]]) -> Possessions:
     """What all other kernels than this one hold."""
     return {
-        other: tuple(value for call in theirs for value in _held(call.run)) for other, theirs in calls.items()
-        if other != kernel
+        other: tuple(value for call in theirs for function in (call.run, call.before) for value in _held(function))
+        for other, theirs in calls.items() if other != kernel
     }  # fmt: skip
 
 
@@ -58,8 +67,11 @@ def left_alone(kernel: str, calls: Mapping[str, Iterable[TimedCall]], when: str)
 def _held(run: Any) -> Iterator[Any]:
     if not isinstance(run, functools.partial):
         yield id(run)
+        for cell in getattr(run, "__closure__", None) or ():
+            with suppress(ValueError):  # it is empty
+                yield from itertools.islice(_values(cell.cell_contents, _ANYWHERE, 0), MOST_VALUES)
         return
-    yield id(run.func)
+    yield from _held(run.func)
     given = next((argument for argument in run.args if isinstance(argument, dict)), {})  # a kernel's run may be partial
     inputs = {_place(value) for value in given.values()}
     for argument in run.args:

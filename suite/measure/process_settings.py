@@ -7,13 +7,14 @@ import ctypes
 import functools
 import gc
 import os
+import re
 import resource
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, FrameType, ModuleType
 from typing import Any
 
 import torch
@@ -34,7 +35,16 @@ LITTLE = 1e-310
 LIMITS = tuple(name for name in dir(resource) if name.startswith("RLIMIT_"))
 IMPORT_PATHS = tuple((tuple(now), now) for now in (sys.path, sys.meta_path, sys.path_hooks))
 """What was there in the beginning, and where it must stay: libraries add to these lists."""
-WATCHED_SIGNALS = (signal.SIGALRM, signal.SIGINT, signal.SIGTERM, signal.SIGPROF, signal.SIGUSR1, signal.SIGUSR2)
+SIGNALS = sorted(signal.valid_signals())
+TIMERS = (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
+OF_THE_PROCESS = re.compile(r"^(NoNewPrivs|Seccomp\w*|Speculation\w+|THP_enabled):\s*(.*)$", re.MULTILINE)
+"""What Linux says of a process that one of its threads can change for all."""
+CAUGHT = re.compile(r"^SigCgt:\s*(\w+)$", re.MULTILINE)
+"""Signals that somebody handles, past Python too, as a mask in hexadecimal digits."""
+OF_THE_C_LIBRARY = 3 << 31
+"""Signals 32 and 33: glibc handles them once threads are started."""
+LARGE_BYTES = 64 << 20
+"""What malloc maps by itself wherever it may map anything."""
 
 
 def torch_settings() -> dict[str, Any]:
@@ -123,6 +133,9 @@ def _modes() -> dict[str, Any]:
         "operators of PyTorch": _replaced_operators(),
         "torch function modes": torch._C._len_torch_function_stack(),  # noqa: SLF001 - it has no public name
         "torch dispatch modes": torch._C._len_torch_dispatch_stack(),  # noqa: SLF001 - likewise
+        "dispatch keys": str(torch._C._dispatch_tls_local_include_set()),  # noqa: SLF001 - likewise
+        "dispatch keys left out": str(torch._C._dispatch_tls_local_exclude_set()),  # noqa: SLF001 - likewise
+        "profiler": torch._C._autograd._profiler_enabled(),  # noqa: SLF001 - likewise
     }  # fmt: skip
 
 
@@ -150,14 +163,14 @@ def _replaced_operators() -> tuple[str, ...]:
 def _python() -> dict[str, Any]:
     return {
         "trace function": (sys.gettrace(), sys.getprofile(), threading.gettrace(), threading.getprofile()),
-        "garbage collection": (gc.isenabled(), gc.get_threshold(), gc.get_freeze_count(), tuple(gc.callbacks)),
+        "garbage collection": (gc.isenabled(), gc.get_threshold(), gc.get_freeze_count() > 0, tuple(gc.callbacks)),
         "switch interval": sys.getswitchinterval(),
         "import path": tuple(_is_in(entry, now) for then, now in IMPORT_PATHS for entry in then),
         "audit hooks": _audit_hooks,
         "monitoring tools": _monitoring_tools(),
-        "signal handlers": tuple(signal.getsignal(s) for s in WATCHED_SIGNALS),
+        "signal handlers": {str(int(number)): signal.getsignal(number) for number in SIGNALS},
         "blocked signals": tuple(sorted(signal.pthread_sigmask(signal.SIG_BLOCK, ()))),
-        "interval timers": any(sum(signal.getitimer(t)) > 0 for t in (signal.ITIMER_REAL, signal.ITIMER_PROF)),
+        "interval timers": (any(sum(signal.getitimer(t)) > 0 for t in TIMERS), _text("timers")),
     }
 
 
@@ -178,15 +191,31 @@ def _count_audit_hooks(event: str, arguments: object) -> None:
     torch.compile imports it): no kernel is to blame for them.
     """
     global _audit_hooks  # noqa: PLW0603 - it is asked for without an object
-    if event == "sys.addaudithook" and not _is_of_a_library(sys._getframe(1).f_globals):  # noqa: SLF001 - nothing else tells
+    if event == "sys.addaudithook" and not _is_of_a_library(sys._getframe(1)):  # noqa: SLF001 - nothing else tells
         _audit_hooks += 1
 
 
-def _is_of_a_library(names: dict[str, Any]) -> bool:
-    """Whether these are the global names of a module that is none of kernels' and none of ours."""
-    name = str(names.get("__name__"))
+def _is_of_a_library(frame: FrameType) -> bool:
+    """Whether a module that is none of kernels' and none of ours runs code of its own file there."""
+    names = frame.f_globals
+    name, path = str(names.get("__name__")), str(names.get("__file__"))
     module = sys.modules.get(name)
-    return module is not None and vars(module) is names and name != "__main__" and not is_ours(name)
+    if module is None or vars(module) is not names or name == "__main__" or is_ours(name):
+        return False
+    try:
+        return _holds(compile(Path(path).read_bytes(), path, "exec", dont_inherit=True), frame.f_code)
+    except (OSError, SyntaxError, ValueError):
+        return False
+
+
+def _holds(code: CodeType, wanted: CodeType) -> bool:
+    """Whether one is a part of the other. Compared by what they do: code that runs is no longer equal to itself."""
+    same = (code.co_code, code.co_names, code.co_firstlineno) == (
+        wanted.co_code,
+        wanted.co_names,
+        wanted.co_firstlineno,
+    )
+    return same or any(_holds(part, wanted) for part in code.co_consts if isinstance(part, CodeType))
 
 
 _audit_hooks = 0
@@ -214,7 +243,52 @@ def _system() -> dict[str, Any]:
         "CPU affinity": tuple(sorted(affinity)),
         "umask": _umask(),
         "limits": {name: resource.getrlimit(getattr(resource, name)) for name in LIMITS},
+    } | ({} if torch.cuda.is_available() else _of_the_host())
+
+
+def _of_the_host() -> dict[str, Any]:
+    """Where kernels run on the CPU. Beside a GPU compilers handle signals past Python."""
+    status = _text("status")
+    return {
+        "malloc": _malloc(),
+        "process": dict(OF_THE_PROCESS.findall(status)),
+        "signals that are caught": [int(mask, 16) & ~OF_THE_C_LIBRARY for mask in CAUGHT.findall(status)],
+        "timer slack": _text("timerslack_ns"),
     }
+
+
+def _text(name: str) -> str:
+    """What Linux says of this process under a name; nothing elsewhere."""
+    try:
+        return Path(f"/proc/self/{name}").read_text(errors="replace")
+    except OSError:
+        return ""
+
+
+class _MallocInfo(ctypes.Structure):
+    """glibc's `struct mallinfo2`."""
+
+    _fields_ = [
+        (name, ctypes.c_size_t)
+        for name in ("arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks",
+                     "keepcost")
+    ]  # fmt: skip
+
+
+def _malloc() -> tuple[bool, bool] | None:
+    """Whether malloc maps a large block by itself, and whether it returns it to the system; None where it is another.
+
+    What a process asks malloc for can be set and not asked. The block is never touched.
+    """
+    libc = ctypes.CDLL(None)
+    if not hasattr(libc, "mallinfo2"):
+        return None
+    libc.mallinfo2.restype, libc.malloc.restype = _MallocInfo, ctypes.c_void_p
+    before = libc.mallinfo2()
+    block = ctypes.c_void_p(libc.malloc(ctypes.c_size_t(LARGE_BYTES)))
+    held = libc.mallinfo2()
+    libc.free(block)
+    return held.hblks > before.hblks, libc.mallinfo2().arena < held.arena
 
 
 def _umask() -> int:

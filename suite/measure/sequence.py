@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import secrets
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -20,7 +21,8 @@ from ..device.timer import Step, TimedCall
 from .blame import blamed, blaming
 from .caches import reset_persisting_lines
 from .drawn import Drawn, InputsChangedError
-from .execute import WrongFormError, copies, digests, fixed_checksums, require_tensors, same_memory, save_outputs
+from .execute import WrongFormError, copies, digests, fixed_checksums, require_tensors, save_outputs
+from .held import poison, rewritten, same_memory
 from .helpers import HELPERS
 from .possessions import Possessions, of_others, refuse_changes
 from .tampering import Snapshot, Tampered, module_of
@@ -71,6 +73,7 @@ class Sequence:
         for call, _ in called:
             self._spoil(call)
         for block in range(self.blocks):
+            self.drawn.renew(self._renewal_of(block))  # before the flush
             reset_persisting_lines(self.device)  # each kernel is called once until the next time
             order = chance.sample(sorted(self.calls), len(self.calls))
             for kernel in order:
@@ -98,14 +101,21 @@ class Sequence:
         """Save what could wait."""
         self.kept += [self._saved(*entry) for entry in self._keep_later]
 
+    @property
+    def _is_shared(self) -> bool:
+        """Whether the calls of a block have the same inputs: see blocks.py."""
+        return all(call.replay for calls in self.calls.values() for call in calls)
+
+    def _renewal_of(self, block: int) -> int:
+        question = {"ask": "renew", "sequence": self.number, "block": block, "blocks": self.blocks,
+                    "calls": self.blocks * len(self.calls), "shared": self._is_shared}  # fmt: skip
+        return int(self.ask(question)["seed"])
+
     def _turn(self, kernel: str) -> int:
         """End the latest call, and have the seed of the next."""
-        question = {"ask": "call", "sequence": self.number, "index": len(self.order), "kernel": kernel,
-                    "blocks": self.blocks, "calls": self.blocks * len(self.calls),
-                    "shared": all(call.replay for calls in self.calls.values() for call in calls)}  # fmt: skip
-        turn = self.ask(question)
+        turn = self.ask({"ask": "call", "sequence": self.number, "index": len(self.order), "kernel": kernel})
         if turn["keep_previous"]:
-            self._keep(later=bool(question["shared"]))
+            self._keep(later=self._is_shared)
         self._latest = {}
         if kernel:
             self.order.append(kernel)
@@ -127,9 +137,12 @@ class Sequence:
         return {"sequence": self.number, "call": call, "kernel": kernel, "outputs": described}
 
     def _set_up(self, kernel: str, call: TimedCall, checked: bool, watched: bool) -> None:
-        self._before = Snapshot(module_of(kernel)) if watched and not call.replay else None
         if self.device.kind == "cpu":
+            HELPERS.rest_ends()
+            gc.collect()  # no finaliser runs in another kernel's call
             HELPERS.draw_begins()
+        is_compared = self.device.kind == "cpu" or (watched and not call.replay)
+        self._before = Snapshot(module_of(kernel), names=watched) if is_compared else None
         self.drawn.draw(self._turn(kernel))
         self._checksums = fixed_checksums(self.problem, self.drawn.inputs) if checked else {}
         self._others = of_others(kernel, self.calls) if self._before else {}
@@ -164,9 +177,12 @@ class Sequence:
         if self._before:
             with blaming(kernel):
                 self._before.refuse_changes("in a timed call")
+        if self.device.kind == "cpu":
+            HELPERS.rest_begins()
 
     def _refuse_held_memory(self, kernel: str, outputs: Outputs) -> None:
-        if again := same_memory(self._held.get(kernel, {}), outputs):
+        held = self._held.get(kernel, {})
+        if again := same_memory(held, outputs) or rewritten(held):
             sentence = f"In a timed call it returned memory that an earlier one had returned: {', '.join(again)}."
             raise blamed(kernel, WrongFormError(sentence))
         self._held.setdefault(kernel, outputs)
@@ -196,16 +212,10 @@ def surroundings(problem: Problem, drawn: Drawn, inputs: Inputs, calls: list[Tim
     for seed, call in enumerate(calls):
         call.before()
         poison(call.outputs)
+        drawn.renew(seed)
         drawn.draw(seed)
         copies(call.outputs)
         taken_updates(problem, inputs)
         bool(torch.stack([drawn.changed_activations()] * 2).any())  # read by the host, as at the end of a block
         fixed_checksums(problem, inputs)
     drawn.restore()
-
-
-def poison(outputs: Outputs) -> None:
-    """What a call leaves unwritten must not hold an old answer."""
-    for output in outputs.values():
-        if output.is_floating_point():
-            output.fill_(float("nan"))

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import builtins
 import contextlib
+import functools
 import importlib
 import json
 import sys
@@ -61,13 +62,16 @@ class Snapshot:
 
     A `library` answers for PyTorch's settings only: some replace functions for good reasons, and nothing is claimed for
     them. `own_module` may change itself, and what stands beside it as a candidate's source (`../candidate/forms.py`);
-    `changing` are names that may change in any case.
+    `changing` are names that may change in any case. Without `names`, which take as long as a call, only settings are
+    compared.
     """
 
-    def __init__(self, own_module: str = "", library: bool = False, changing: Collection[str] = ()) -> None:
+    def __init__(
+        self, own_module: str = "", library: bool = False, changing: Collection[str] = (), names: bool = True
+    ) -> None:
         self._own, self._changing = _names_of(own_module), changing
         self._settings_now = torch_settings if library else all_settings
-        self._settings, self._known = self._settings_now(), {} if library else identities()
+        self._settings, self._known = self._settings_now(), {} if library or not names else identities()
         self._threads = {} if library else thread_settings()
 
     def changes(self) -> list[str]:
@@ -124,7 +128,7 @@ def load_watched(kernel_id: str, library: bool) -> Kernel:
         if module_of(kernel_id) in sys.modules:
             return discover.load_kernel(kernel_id)
         if not library:
-            import_libraries(*_source_of(kernel_id))
+            import_ahead(kernel_id)
         try:
             with (
                 untouched("while it was imported", module_of(kernel_id), library),
@@ -134,6 +138,11 @@ def load_watched(kernel_id: str, library: bool) -> Kernel:
         except Tampered as error:
             _blamed[kernel_id] = str(error)
     raise Tampered(_blamed[kernel_id])
+
+
+def import_ahead(kernel_id: str) -> None:
+    """What a kernel's sources import from elsewhere."""
+    import_libraries(*_source_of(kernel_id))
 
 
 def module_of(kernel_id: str) -> str:
@@ -217,6 +226,9 @@ def _add(found: Identity, owner: str, attributes: Any) -> None:
 
 
 def _code(value: Any) -> Any:
+    """What it runs: a functools.partial can be filled anew."""
+    if isinstance(value, functools.partial):
+        return str([id(part) for part in (value.func, *value.args, *value.keywords.values())])
     return value.__code__ if isinstance(value, FunctionType) else None
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
 import time
 from typing import Any
 
@@ -11,17 +14,20 @@ import pytest
 from suite.measure.blocks import KEPT_BLOCKS, BlockSource, Sequence
 from suite.measure.plausible import consistent, contradicted
 from suite.measure.process import WorkerError
-from suite.measure.run_queue import queued_us_of
+from suite.measure.run_queue import Mark, RunQueue, _process_us
 
 KERNELS = ("toy/a", "toy/b")
 ORIGINS = dict.fromkeys(KERNELS, "generated")
 
 
 def ask(source: BlockSource, number: int, **changes: Any) -> dict[str, Any]:
-    """The question of call `number` of three blocks of two kernels."""
-    question = {"ask": "call", "sequence": 1, "index": number, "kernel": KERNELS[number % 2], "blocks": 3, "calls": 6,
-                "shared": False}  # fmt: skip
-    return source.answer(question | changes)
+    """The question of call `number` of three blocks of two kernels, each begun with its first call."""
+    block, sequence = number // 2, changes.get("sequence", 1)
+    begun = {"ask": "renew", "sequence": sequence, "block": block, "blocks": 3, "calls": 6,
+             "shared": changes.pop("shared", False)}  # fmt: skip
+    if not number % 2 and number < 6:
+        source.answer(begun)
+    return source.answer({"ask": "call", "sequence": 1, "index": number, "kernel": KERNELS[number % 2]} | changes)
 
 
 def played(told_us: float | None = None, wait_s: float = 0.0, **changes: Any) -> BlockSource:
@@ -79,7 +85,7 @@ def test_a_call_that_outpaces_all_before_it_is_kept_too() -> None:
 
 @pytest.mark.parametrize("changes", [
     {"index": 2}, {"index": -1}, {"sequence": 2}, {"sequence": "x"}, {"ask": "seed"}, {"ask": None},
-    {"ask": "told", "time_us": None},
+    {"ask": "told", "time_us": None}, {"ask": "renew", "block": 0}, {"ask": "renew", "block": 2},
 ])  # fmt: skip
 def test_a_question_out_of_turn_is_tampering(changes: dict[str, Any]) -> None:
     source = BlockSource(ORIGINS.get)
@@ -126,10 +132,15 @@ def test_times_that_the_parent_did_not_wait_for_are_contradicted() -> None:
     assert not contradicted(reply({})["measurements"], played(told_us=19000.0, wait_s=0.02))
 
 
+class BusyMachine(RunQueue):
+    """Where other programs have all but a hundredth of the time."""
+
+    def mark(self) -> Mark:
+        return 0.99 * time.monotonic() * 1e6, 0.0
+
+
 def test_what_other_programs_took_meanwhile_is_no_part_of_the_wait() -> None:
-    source = BlockSource(
-        ORIGINS.get, queued_us=lambda: 0.99 * time.monotonic() * 1e6
-    )  # all but a hundredth of the time
+    source = BlockSource(ORIGINS.get, run_queue=BusyMachine(os.getpid()))
     ask(source, 0)
     for index in range(1, 7):
         time.sleep(0.02)
@@ -149,17 +160,35 @@ def test_on_a_crowded_machine_only_those_are_contradicted_who_tell_too_little() 
     sequence = Sequence(blocks=4, calls=12, shared=False, kept=(), origin=ORIGINS.get)
     for block in range(4):
         for kernel, calls in SHARED.items():
+            told_us, waited_us, lost_us = map(float, calls[block])
             sequence.kernels.append(kernel)
-            sequence.told(*map(float, calls[block]))
-            sequence.handed(9000.0, 8600.0)
+            sequence.told(told_us, waited_us - lost_us)
+            sequence.handed_us.append(400.0)
     assert sequence.contradictions().keys() == {"a quarter told"}
 
 
-def test_the_system_tells_how_long_a_process_stood_in_line() -> None:
-    queued_us = queued_us_of(os.getpid())
-    before = queued_us()
-    assert 0.0 <= before <= queued_us()
-    assert queued_us_of(2**22 + 1)() <= queued_us()  # a process that does not exist adds nothing
+SPIN = """
+import os, threading
+os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+def spin():
+    while True: pass
+threading.Thread(target=spin, daemon=True).start()
+"""
+
+
+@pytest.mark.parametrize("main", ["spin()", "os.fork(); spin()"])
+def test_nobody_stands_in_line_behind_its_own_threads_and_processes(main: str) -> None:
+    with subprocess.Popen([sys.executable, "-c", SPIN + main], start_new_session=True) as worker:
+        try:
+            queue = RunQueue(worker.pid)
+            time.sleep(0.5)
+            mark, began, computed_us = queue.mark(), time.monotonic(), _process_us(worker.pid)
+            time.sleep(0.4)
+            lost_us, took_us = queue.lost_us(mark), (time.monotonic() - began) * 1e6
+            idle_us = took_us - (_process_us(worker.pid) - computed_us)
+        finally:
+            os.killpg(worker.pid, signal.SIGKILL)
+    assert lost_us <= (0.0 if "fork" in main else idle_us + 0.02e6)
 
 
 def test_outputs_that_are_computed_when_they_are_handed_over_contradict_the_time() -> None:
@@ -187,6 +216,39 @@ def test_outputs_must_be_those_that_were_handed_over() -> None:
     assert not sequence.has_kept(1, {"out": {"sha256": "a"}})
     with pytest.raises(WorkerError, match="what no launch asks for"):
         source.answer({"ask": "kept", "sequence": 1, "call": 0, "sha256": {"out": "b"}})
+
+
+def around(
+    drawn_us: float = 300.0, told_us: float = 3000.0, handed_us: float = 200.0, noise_us: float = 20.0
+) -> Sequence:
+    """Ten calls of 3 ms of each of two kernels, with what lies around those of the first."""
+    sequence = Sequence(blocks=10, calls=20, shared=False, kept=(), origin=lambda kernel: None)
+    for call in range(20):
+        own, late_us = call % 2 == 0, noise_us * (call % 7)
+        sequence.kernels.append(KERNELS[call % 2])
+        sequence.drawn_us.append((drawn_us if own else 300.0) + late_us)
+        sequence.told((told_us if own else 3000.0) + call, 3150.0 + call + late_us)
+        sequence.handed_us.append((handed_us if own else 200.0) + late_us)
+    return sequence
+
+
+@pytest.mark.parametrize("changes", [{"drawn_us": 2800.0}, {"told_us": 1950.0}, {"handed_us": 2700.0},
+                                     {"told_us": 1500.0, "noise_us": 3000.0},
+                                     {"drawn_us": 1500.0, "handed_us": 1300.0, "told_us": 2000.0}])  # fmt: skip
+def test_who_computes_around_the_call_or_tells_a_third_less_is_contradicted(changes: dict[str, float]) -> None:
+    assert list(around(**changes).contradictions()) == [KERNELS[0]]
+
+
+@pytest.mark.parametrize("changes", [{}, {"noise_us": 900.0}, {"drawn_us": 900.0}, {"told_us": 2800.0},
+                                     {"handed_us": 2700.0, "noise_us": 1500.0}])  # fmt: skip
+def test_what_noise_explains_is_not(changes: dict[str, float]) -> None:
+    assert not around(**changes).contradictions()
+
+
+def test_every_block_begins_with_signs_of_its_own() -> None:
+    sequence = played().sequences[1]
+    assert len(set(sequence.renewals)) == 3
+    assert {renewal for _, _, (_, renewal) in sequence.kept_calls()} <= set(sequence.renewals)
 
 
 def test_drawing_the_inputs_is_no_part_of_the_wait() -> None:

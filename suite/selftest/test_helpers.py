@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from suite.measure import helpers as watched
 from suite.measure.helpers import Helpers
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="threads are looked at as Linux lists them")
@@ -60,3 +61,37 @@ def test_whose_thread_computes_when_it_must_not(
         call(helpers, kernel, computes, kernel == busy_in, kernel == ahead_of)
     assert helpers.culprit() == culprit
     assert helpers.culprit() is None
+
+
+MAIN, POOL = (7, 7, 0), (7, 9, 1)
+
+
+@pytest.mark.parametrize(
+    ("owner", "share", "culprit"),
+    [("a", 0.9, "a"), ("a", 0.2, None), ("", 0.9, None)],
+    ids=["busy", "spins", "nobodys"],
+)
+def test_threads_without_python_rest_while_no_kernel_is_called(
+    owner: str, share: float, culprit: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    had_ns = {MAIN: 0.0, POOL: 0.0}
+    monkeypatch.setattr(watched, "_main_task", lambda: MAIN)
+    monkeypatch.setattr(watched, "_tasks", list)
+    monkeypatch.setattr(watched, "_compiled_tasks", lambda known: [POOL])
+    monkeypatch.setattr(watched, "_busy_ns", lambda task: int(had_ns[task]))
+    helpers = Helpers()
+    helpers.claim(owner)
+    for _ in range(3):
+        helpers.rest_begins()
+        had_ns[MAIN] += 1e7
+        had_ns[POOL] += share * 1e7
+        helpers.rest_ends()
+    assert helpers.culprit() == culprit
+
+
+def test_a_thread_past_python_is_among_those_without_it(computes: threading.Event) -> None:
+    helpers = Helpers()
+    helpers.claim("")
+    python = {thread for _, thread, _ in helpers.owners}
+    assert not python & {thread for _, thread, _ in helpers.compiled}
+    assert all(thread != watched._main_task()[1] for _, thread, _ in helpers.compiled)

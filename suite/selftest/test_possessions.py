@@ -33,9 +33,18 @@ class Plan:
     library: Library = field(default_factory=Library)
 
 
+def flush(buffer: Any) -> Callable[[], None]:
+    """What stands before every call."""
+
+    def before() -> None:
+        buffer.amax()
+
+    return before
+
+
 def rival() -> tuple[Inputs, Plan, dict[str, list[TimedCall]]]:
     given, plan = {"x": torch.ones(2, 3)}, Plan()
-    call = TimedCall(functools.partial(dict, given, plan), lambda: None)
+    call = TimedCall(functools.partial(dict, given, plan), flush(torch.ones(8)))
     return given, plan, {"toy/rival": [call], "toy/own": []}
 
 
@@ -46,6 +55,8 @@ CHANGES: dict[str, Callable[[Inputs, Plan, TimedCall], Any]] = {
     "a number": lambda given, plan, call: setattr(plan, "tiles", 1),
     "a table": lambda given, plan, call: plan.table["sizes"].append(3),
     "content of an index": lambda given, plan, call: plan.pages.zero_(),
+    "a function within": lambda given, plan, call: call.run.__setstate__((list, (given, plan), {}, {})),  # type: ignore[attr-defined]
+    "less to flush": lambda given, plan, call: call.before.__closure__[0].cell_contents.resize_(1),  # type: ignore[index]
     "another function": lambda given, plan, call: setattr(call, "run", functools.partial(list, given, plan)),
 }
 

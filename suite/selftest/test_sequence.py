@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 from pathlib import Path
 from typing import Any
 
@@ -165,3 +166,27 @@ def test_a_launch_whose_kernels_cannot_be_prepared_says_why_and_asks_for_no_call
     assert (reply["status"], reply["measurements"], asked) == ("ran", [], ["prepare"])
     assert [failure["reason"] for failure in reply["failures"]] == ["raised"]
     assert "No module named 'kernels.gemm.not_there'" in reply["failures"][0]["sentence"]
+
+
+def test_finalisers_of_what_a_call_left_run_in_no_later_call(tmp_path: Path) -> None:
+    in_call, finalised = list[bool](), list[bool]()
+
+    class Garbage:
+        def __init__(self) -> None:
+            self.itself = self
+
+        def __del__(self) -> None:
+            finalised.append(bool(in_call))
+
+    def leaves(problem: Problem, drawn: Drawn) -> Outputs:
+        in_call.append(True)
+        held = [[] for _ in range(2 * gc.get_threshold()[0])]  # type: ignore[var-annotated] # the collector comes by
+        in_call.clear()
+        for _ in range(50):
+            Garbage()
+        del held
+        return fresh(problem, drawn)
+
+    play(leaves, tmp_path)
+    assert len(finalised) >= 100
+    assert not any(finalised)

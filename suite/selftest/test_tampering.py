@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
+import importlib
 import os
 import signal
 import statistics
@@ -10,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -17,7 +20,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from suite.device import timer  # noqa: E402 - after the skip
+from kernels.mla import torch_sdpa_math  # noqa: E402 - after the skip
+from suite.device import timer  # noqa: E402
 from suite.measure.process_settings import put_back  # noqa: E402
 from suite.measure.tampering import Tampered, keeps_computing, untouched  # noqa: E402
 
@@ -38,6 +42,9 @@ def other_code() -> None:
 
 
 ADDS_A_HOOK = "import sys\nsys.addaudithook(lambda event, arguments: None)"
+PROFILER = torch.autograd.profiler.profile()
+RIVAL: Any = torch_sdpa_math.KERNEL
+LIBC, M_MMAP_MAX = ctypes.CDLL(None), -4
 MEDIAN = statistics.median.__code__
 CASES = {
     "time.perf_counter_ns was replaced": replace(time, "perf_counter_ns"),
@@ -55,7 +62,14 @@ CASES = {
                                                    lambda: setattr(torch.backends.mkldnn, "enabled", True)),
     "denormal numbers from": (lambda: torch.set_flush_denormal(True), lambda: torch.set_flush_denormal(False)),
     "audit hooks from": (lambda: exec(ADDS_A_HOOK, {"__name__": "kernels.mla.candidate"}), lambda: None),
-    "signal handlers from": (lambda: signal.signal(signal.SIGUSR1, print),
+    "interval timers from": (lambda: signal.setitimer(signal.ITIMER_VIRTUAL, 1000.0) and None,
+                             lambda: signal.setitimer(signal.ITIMER_VIRTUAL, 0.0) and None),
+    "profiler from": (lambda: PROFILER.__enter__() and None, lambda: PROFILER.__exit__(None, None, None)),
+    r"kernels.mla.torch_sdpa_math.KERNEL.run was replaced": (
+        lambda: RIVAL.run.__setstate__((RIVAL.run.func, (print,), {}, {})),
+        lambda: RIVAL.run.__setstate__((RIVAL.run.func, (torch_sdpa_math.attend,), {}, {}))),
+    "malloc from": (lambda: LIBC.mallopt(M_MMAP_MAX, 0), lambda: LIBC.mallopt(M_MMAP_MAX, 1 << 16)),
+    r"signal handlers \(10\)": (lambda: signal.signal(signal.SIGUSR1, print),
                              lambda: signal.signal(signal.SIGUSR1, signal.SIG_DFL)),
 }  # fmt: skip
 
@@ -182,8 +196,11 @@ def test_a_thread_that_goes_on_is_seen() -> None:
         thread.join()
 
 
-def test_an_audit_hook_that_a_library_adds_is_no_kernels_doing(monkeypatch: pytest.MonkeyPatch) -> None:
-    library = ModuleType("kernelgate_library_of_a_test")
-    monkeypatch.setitem(sys.modules, library.__name__, library)
+def test_an_audit_hook_that_a_library_adds_is_no_kernels_doing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "kernelgate_example_library.py").write_text(ADDS_A_HOOK)
+    monkeypatch.syspath_prepend(tmp_path)
     with untouched("when it was run"):
-        exec(ADDS_A_HOOK, vars(library))  # as an import does
+        library = importlib.import_module("kernelgate_example_library")
+    with pytest.raises(Tampered, match="audit hooks from"), untouched("when it was run"):
+        exec(f"{ADDS_A_HOOK} or print()", vars(library))  # code that is not the library's, among its names
+    sys.modules.pop(library.__name__)

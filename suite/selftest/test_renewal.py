@@ -1,0 +1,69 @@
+"""Signs that are drawn anew: everywhere, the same on both sides, and put back to the bit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from kernels.discover import families, load_problems  # noqa: E402 - after the skip
+from kernels.mla.problem import MLADecode  # noqa: E402
+from kernels.problem import Problem, Tier  # noqa: E402
+from suite.device.detect import PROJECT_ROOT  # noqa: E402
+from suite.judge.renewal import SIGNS_IN_A_WORD, Renewal  # noqa: E402
+
+PROBLEM = MLADecode(2, 1, 100, 3)
+
+
+def smoke_problems() -> list[Problem]:
+    problems = [load_problems(family)[0][Tier.SMOKE] for family in families(PROJECT_ROOT)]
+    return [next(iter(kin)) for kin in problems]
+
+
+def test_every_element_of_the_cache_may_change_its_sign_and_nothing_else_does() -> None:
+    inputs = PROBLEM.make_inputs(0, "cpu")
+    before = {name: tensor.clone() for name, tensor in inputs.items()}
+    renewal = Renewal(PROBLEM, inputs)
+    renewal.renew(1)
+    flipped = (inputs["kv_cache"] != before["kv_cache"]).float()
+    assert 0.49 < float(flipped.mean()) < 0.51
+    assert all(0.4 < share < 0.6 for share in flipped.mean((0, 2)).tolist())  # of every row of a page
+    assert torch.equal(inputs["kv_cache"].abs(), before["kv_cache"].abs())
+    assert all(torch.equal(inputs[name], before[name]) for name in inputs if name != "kv_cache")
+    renewal.restore()
+    assert torch.equal(inputs["kv_cache"], before["kv_cache"])
+
+
+def test_signs_are_those_of_the_seed_whatever_they_were() -> None:
+    inputs, others = (PROBLEM.make_inputs(0, "cpu") for _ in range(2))
+    renewal, other = Renewal(PROBLEM, inputs), Renewal(PROBLEM, others)
+    renewal.renew(1)
+    renewal.renew(2)
+    other.renew(2)
+    assert torch.equal(inputs["kv_cache"], others["kv_cache"])
+    other.renew(3)
+    assert not torch.equal(inputs["kv_cache"], others["kv_cache"])
+
+
+@pytest.mark.parametrize("dtype", SIGNS_IN_A_WORD)
+def test_the_mask_of_a_type_holds_its_sign_bits_and_no_other(dtype: Any) -> None:
+    values = torch.tensor([1.5, -2.0, 0.25, 3.0] * 2, dtype=torch.float32).to(dtype)
+    mask = SIGNS_IN_A_WORD[dtype]
+    words = values.view(torch.uint8).view(torch.int64)
+    flipped = (words ^ (mask - (1 << 64))).view(torch.uint8).view(dtype)
+    assert torch.equal(flipped.float(), -values.float())
+
+
+@pytest.mark.parametrize("problem", smoke_problems(), ids=lambda problem: f"{problem.family}-{problem.id}")
+def test_inputs_of_every_family_stay_finite_and_come_back(problem: Problem) -> None:
+    problem = problem.cut()
+    inputs = problem.make_inputs(0, "cpu")
+    before = {name: tensor.clone() for name, tensor in inputs.items()}
+    renewal = Renewal(problem, inputs)
+    renewal.renew(1)
+    for name, tensor in inputs.items():
+        assert torch.equal(tensor.float().abs(), before[name].float().abs()) or not tensor.is_floating_point()
+    renewal.restore()
+    assert all(torch.equal(inputs[n].view(torch.uint8), before[n].view(torch.uint8)) for n in inputs)
