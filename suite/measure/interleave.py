@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import gc
 import random
 import statistics
 import time
@@ -25,12 +26,13 @@ from .caches import flush_and_touch
 from .contestant import Contestant
 from .drawn import InputsChangedError
 from .execute import WrongFormError, failure, fixed_checksums, handles, plan_inputs, synchronize, why_not
+from .footing import footing
 from .helpers import HELPERS
 from .possessions import left_alone
 from .sequence import Ask
 from .session import Session
 from .stopwatch import Stopwatch
-from .tampering import Tampered, keeps_computing, load_watched, module_of, untouched
+from .tampering import Tampered, import_ahead, keeps_computing, load_watched, module_of, untouched
 
 HARM: dict[type[Exception], str] = {
     Tampered: "tampered",
@@ -79,21 +81,29 @@ def measure_problem(ask: Ask, **fields: Any) -> dict[str, Any]:
             synchronize(target.torch_name)
         with Stopwatch(phases_s, "prepare"):
             changing: set[str] = set()
+            _load_libraries(request, case, target)
+            stand = footing() if target.kind == "cpu" else None
             contestants, failures = _prepare_all(request, ask, case, inputs, target, before, changing)
             before_calls = fixed_checksums(case, inputs)
         session = Session(
             case, inputs, target, ask, Path(request.output_dir), phases_s, request.budget_s, request.max_blocks
         )
         try:
+            gc.collect()
+            gc.freeze()  # what is there now, no later collection has to go through
             with untouched("in timed calls", changing=changing):
                 measurements, kept = session.measure(contestants)
                 witnessed = [c for c in contestants if c.kernel_id in request.witnessed]
                 session.witness(witnessed, _medians_us(measurements))
             with Stopwatch(phases_s, "check"):
                 _refuse_harm(case, inputs, before_calls, target.torch_name)
+                if stand:
+                    stand.refuse_changes("in timed calls, or before them")
         except tuple(HARM) as error:
             reply = {"status": "incorrect", "reason": HARM[type(error)], "sentence": str(error), "poisoned": True}
             return reply | {"phases_s": phases_s} | culprit(error)
+        finally:
+            gc.unfreeze()
         cost = vars(case.cost(inputs))
     return {
         "status": "ran",
@@ -119,6 +129,16 @@ def _refuse_harm(problem: Problem, inputs: Inputs, checksums_before: dict[str, i
         raise OutsideWorkError("Its process keeps computing after the last timed call has returned.")
 
 
+def _load_libraries(request: Request, problem: Problem, device: Device) -> None:
+    """What a library sets when it is imported, it sets for all kernels."""
+    for kernel_id in request.libraries:
+        with contextlib.suppress(Exception):
+            why_not(load_watched(kernel_id, library=True), problem, device)
+    for kernel_id in request.kernels:
+        if kernel_id not in request.libraries:
+            import_ahead(kernel_id)
+
+
 def _prepare_all(
     request: Request, ask: Ask, problem: Problem, inputs: Inputs, device: Device, before: Any, changing: set[str]
 ) -> tuple[list[Contestant], list[dict[str, Any]]]:
@@ -127,9 +147,6 @@ def _prepare_all(
     failures: list[dict[str, Any]] = []
     if device.kind == "cpu":
         HELPERS.claim("")
-    for kernel_id in request.libraries:  # what a library sets when it is imported, it sets for all of them
-        with contextlib.suppress(Exception):
-            why_not(load_watched(kernel_id, library=True), problem, device)
     order = random.Random(request.seed).sample(request.kernels, len(request.kernels))
     for kernel_id in order:  # who comes first gets other memory
         library = kernel_id in request.libraries
