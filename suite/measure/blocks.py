@@ -16,7 +16,7 @@ from typing import Any
 from kernels.kernel import Origin
 
 from .process import WorkerError
-from .run_queue import Mark, RunQueue
+from .run_queue import Load, Mark, RunQueue
 
 KEPT_BLOCKS = 2
 """Of each measurement, for the referee. A kernel that skips its work in so many calls that its median falls skips it in
@@ -64,6 +64,8 @@ class Sequence:
     """From then until the outputs were copied, and their digests told."""
     sha256: dict[int, dict[str, str]] = field(default_factory=dict)
     """Call -> digests of its outputs, told before it was known whether they are kept, or anything else was called."""
+    is_calm: bool = True
+    """Whether other programs left the machine to it."""
 
     @property
     def complete(self) -> bool:
@@ -119,23 +121,29 @@ class Sequence:
     def contradictions(self) -> dict[str, tuple[float, float]]:
         """Kernel -> (us as told, us as waited) where the parent waited longer than a call so short explains.
 
-        What lies around a call, from its seed until its outputs' digests, is the same for all kernels: whoever computes
-        there, or tells less than the call took, is later than others are. Whoever is fast because of it is late in the
-        faster half of its calls.
+        Waited for is a call until it is told, and its outputs longer than any kernel's took to be copied. On a calm
+        machine the parent looks closer: what lies around a call, from its seed until its outputs' digests, is the same
+        for all kernels, and whoever computes there, or tells less than the call took, is later than others are. Whoever
+        is fast because of it is late in the faster half of its calls.
         """
         found = {}
         told = self.told_by_kernel() or {}
         for kernel, told_us in told.items():
             median_us = statistics.median(told_us)
-            shortest_us = min(self.waited_us[call] for call in self._calls_of(kernel))
-            beyond_us, around_us = self._late_us(kernel, [other for other in told if other != kernel])
+            shortest_us = min(self.waited_us[call] for call in self._calls_of(kernel)) + self._handed_late_us(kernel)
             if median_us < HOST_SHARE * (shortest_us - HOST_SLACK_US):
                 found[kernel] = (median_us, shortest_us)
-            elif beyond_us > BEYOND_SLACK_US:
+                continue
+            beyond_us, around_us = self._late_us(kernel, [other for other in told if other != kernel])
+            if self.is_calm and beyond_us > BEYOND_SLACK_US:
                 found[kernel] = (median_us, (1 + BEYOND_SHARE) * median_us + beyond_us)
-            elif around_us > AROUND_SLACK_US:
+            elif self.is_calm and around_us > AROUND_SLACK_US:
                 found[kernel] = (median_us, (1 + AROUND_SHARE) * median_us + around_us)
         return found
+
+    def _handed_late_us(self, kernel: str) -> float:
+        """How much longer a kernel's outputs took to be handed over, at least, than anybody's."""
+        return min(self.handed_us[call] for call in self._fast_calls_of(kernel)) - min(self.handed_us)
 
     def _late_us(self, kernel: str, others: list[str]) -> tuple[float, float]:
         """By how much a kernel's calls are told later, and their inputs drawn and outputs handed over more slowly, than
@@ -150,6 +158,11 @@ class Sequence:
     def _calls_of(self, kernel: str) -> list[int]:
         return [call for call, name in enumerate(self.kernels) if name == kernel]
 
+    def _fast_calls_of(self, kernel: str) -> list[int]:
+        """The faster half."""
+        own = sorted(self._calls_of(kernel), key=lambda call: self.told_us[call] or 0.0)
+        return own[: (len(own) + 1) // 2]
+
     @property
     def _parts_us(self) -> tuple[list[float], ...]:
         """Microseconds that lie around every call, in parts: under load hardly a call has all without a delay."""
@@ -158,8 +171,7 @@ class Sequence:
 
     def _around_us(self, kernel: str, shares: tuple[float, ...] = (0.0, 0.0, 0.0)) -> list[float]:
         """The least of each part among the faster half of a kernel's calls, beyond a share of the call's time."""
-        own = sorted(self._calls_of(kernel), key=lambda call: self.told_us[call] or 0.0)
-        fast = [(call, self.told_us[call] or 0.0) for call in own[: (len(own) + 1) // 2]]
+        fast = [(call, self.told_us[call] or 0.0) for call in self._fast_calls_of(kernel)]
         parts = zip(self._parts_us, shares, strict=True)
         return [min(part[call] - share * told_us for call, told_us in fast) for part, share in parts]
 
@@ -175,6 +187,8 @@ class BlockSource:
     """Of this process and its worker: while other programs ran instead of both, nobody waited for a call."""
     _began: float = 0.0
     _mark: Mark = (0.0, 0.0)
+    _load: Load = (0.0, 0.0, 0.0)
+    """When the sequence began."""
     _undo: Any = None
     """What a worker wants back after the call: which rows of the inputs are new, its kernels shall not find there."""
     _rounds_us: dict[tuple[str, bool], list[float]] = field(default_factory=dict)
@@ -222,6 +236,8 @@ class BlockSource:
             seed = sequence.seeds[-1] if same else secrets.randbelow(1 << 48)
             sequence.seeds.append(seed)
             sequence.kernels.append(str(question["kernel"]))
+        elif self.run_queue:
+            sequence.is_calm = self.run_queue.is_calm(self._load)
         self._begin()
         return {"seed": seed, "keep_previous": keep_previous}
 
@@ -272,6 +288,8 @@ class BlockSource:
             raise ValueError("measurements come one after the other")
         kept = secrets.SystemRandom().sample(range(blocks), min(KEPT_BLOCKS, blocks))
         self.sequences[number] = Sequence(blocks, calls, shared, tuple(kept), self.origin)
+        if self.run_queue:
+            self._load = self.run_queue.load()
 
     def _witness(self, question: dict[str, Any], now: float) -> dict[str, Any]:
         kernel, calls = str(question["kernel"]), int(question["calls"])

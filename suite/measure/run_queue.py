@@ -12,9 +12,18 @@ import threading
 import time
 from pathlib import Path
 
+import psutil
+
 NOTICED_US = 100.0
 """A shorter wait in line is granted without looking for the worker's children."""
 
+TICK_S = 0.05
+"""The system counts in hundredths of a second, on each processor."""
+CALM_CORES = 0.2
+"""What other programs may compute, in cores, where a delay of part of a millisecond is still held against a kernel."""
+
+Load = tuple[float, float, float]
+"""A moment; seconds that all processors were busy until then, and for this process, its worker and what that began."""
 Mark = tuple[float, float]
 """Microseconds that the calling thread and the worker's main one stood in line, and that its others computed."""
 
@@ -40,6 +49,22 @@ class RunQueue:
         queued_us, others_us = (now - then for now, then in zip(self.mark(), since, strict=True))
         lost_us = max(0.0, queued_us - max(0.0, others_us))
         return 0.0 if lost_us > NOTICED_US and self._has_children() else lost_us
+
+    def load(self) -> Load:
+        """To hand to `is_calm` later."""
+        busy = psutil.cpu_times()
+        busy_s = sum(busy) - busy.idle - getattr(busy, "iowait", 0.0) - getattr(busy, "guest", 0.0)
+        return time.monotonic(), busy_s, (_process_us(os.getpid()) + _process_us(self._pid)) / 1e6 + self._children_s()
+
+    def is_calm(self, since: Load) -> bool:
+        """Whether other programs computed little since then, on all processors together."""
+        took_s, busy_s, ours_s = (now - then for now, then in zip(self.load(), since, strict=True))
+        return busy_s - ours_s < CALM_CORES * took_s + TICK_S
+
+    def _children_s(self) -> float:
+        with contextlib.suppress(psutil.Error):
+            return sum(_process_us(child.pid) / 1e6 for child in psutil.Process(self._pid).children(recursive=True))
+        return 0.0
 
     def _has_children(self) -> bool:
         tasks = Path(f"/proc/{self._pid}/task")

@@ -14,7 +14,7 @@ import pytest
 from suite.measure.blocks import KEPT_BLOCKS, BlockSource, Sequence
 from suite.measure.plausible import consistent, contradicted
 from suite.measure.process import WorkerError
-from suite.measure.run_queue import Mark, RunQueue, _process_us
+from suite.measure.run_queue import Load, Mark, RunQueue, _process_us
 
 KERNELS = ("toy/a", "toy/b")
 ORIGINS = dict.fromkeys(KERNELS, "generated")
@@ -138,6 +138,9 @@ class BusyMachine(RunQueue):
     def mark(self) -> Mark:
         return 0.99 * time.monotonic() * 1e6, 0.0
 
+    def is_calm(self, since: Load) -> bool:
+        return False
+
 
 def test_what_other_programs_took_meanwhile_is_no_part_of_the_wait() -> None:
     source = BlockSource(ORIGINS.get, run_queue=BusyMachine(os.getpid()))
@@ -165,6 +168,28 @@ def test_on_a_crowded_machine_only_those_are_contradicted_who_tell_too_little() 
             sequence.told(told_us, waited_us - lost_us)
             sequence.handed_us.append(400.0)
     assert sequence.contradictions().keys() == {"a quarter told"}
+
+
+def test_on_a_machine_that_others_use_too_part_of_a_call_is_held_against_nobody() -> None:
+    late = {"toy/a": 300.0, "toy/b": 3000.0}  # beyond what was told
+    for is_calm, contradicted_ones in ((True, {"toy/b"}), (False, set())):
+        sequence = Sequence(blocks=3, calls=6, shared=False, kept=(), origin=ORIGINS.get, is_calm=is_calm)
+        for kernel in KERNELS * 3:
+            sequence.kernels.append(kernel)
+            sequence.told(9000.0, 9000.0 + late[kernel])
+            sequence.handed_us.append(400.0)
+        assert sequence.contradictions().keys() == contradicted_ones
+
+
+def test_a_machine_on_which_another_program_computes_is_not_calm() -> None:
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as other:
+        try:
+            queue = RunQueue(worker_pid=2**22 + 1)
+            load = queue.load()
+            time.sleep(0.6)
+            assert not queue.is_calm(load)
+        finally:
+            other.kill()
 
 
 SPIN = """
