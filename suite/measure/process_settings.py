@@ -20,6 +20,7 @@ from typing import Any
 import torch
 
 from .libraries import is_ours
+from .malloc import large_blocks
 
 CU_LIMIT_PERSISTING_L2_CACHE_SIZE = 6
 """NVIDIA's driver API, `CUlimit`."""
@@ -43,8 +44,6 @@ CAUGHT = re.compile(r"^SigCgt:\s*(\w+)$", re.MULTILINE)
 """Signals that somebody handles, past Python too, as a mask in hexadecimal digits."""
 OF_THE_C_LIBRARY = 3 << 31
 """Signals 32 and 33: glibc handles them once threads are started."""
-LARGE_BYTES = 64 << 20
-"""What malloc maps by itself wherever it may map anything."""
 
 
 def torch_settings() -> dict[str, Any]:
@@ -163,7 +162,7 @@ def _replaced_operators() -> tuple[str, ...]:
 def _python() -> dict[str, Any]:
     return {
         "trace function": (sys.gettrace(), sys.getprofile(), threading.gettrace(), threading.getprofile()),
-        "garbage collection": (gc.isenabled(), gc.get_threshold(), gc.get_freeze_count() > 0, tuple(gc.callbacks)),
+        "garbage collection": (gc.isenabled(), gc.get_threshold(), tuple(gc.callbacks)),
         "switch interval": sys.getswitchinterval(),
         "import path": tuple(_is_in(entry, now) for then, now in IMPORT_PATHS for entry in then),
         "audit hooks": _audit_hooks,
@@ -250,7 +249,7 @@ def _of_the_host() -> dict[str, Any]:
     """Where kernels run on the CPU. Beside a GPU compilers handle signals past Python."""
     status = _text("status")
     return {
-        "malloc": _malloc(),
+        "malloc": large_blocks(),
         "process": dict(OF_THE_PROCESS.findall(status)),
         "signals that are caught": [int(mask, 16) & ~OF_THE_C_LIBRARY for mask in CAUGHT.findall(status)],
         "timer slack": _text("timerslack_ns"),
@@ -263,32 +262,6 @@ def _text(name: str) -> str:
         return Path(f"/proc/self/{name}").read_text(errors="replace")
     except OSError:
         return ""
-
-
-class _MallocInfo(ctypes.Structure):
-    """glibc's `struct mallinfo2`."""
-
-    _fields_ = [
-        (name, ctypes.c_size_t)
-        for name in ("arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks",
-                     "keepcost")
-    ]  # fmt: skip
-
-
-def _malloc() -> tuple[bool, bool] | None:
-    """Whether malloc maps a large block by itself, and whether it returns it to the system; None where it is another.
-
-    What a process asks malloc for can be set and not asked. The block is never touched.
-    """
-    libc = ctypes.CDLL(None)
-    if not hasattr(libc, "mallinfo2"):
-        return None
-    libc.mallinfo2.restype, libc.malloc.restype = _MallocInfo, ctypes.c_void_p
-    before = libc.mallinfo2()
-    block = ctypes.c_void_p(libc.malloc(ctypes.c_size_t(LARGE_BYTES)))
-    held = libc.mallinfo2()
-    libc.free(block)
-    return held.hblks > before.hblks, libc.mallinfo2().arena < held.arena
 
 
 def _umask() -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import importlib
 import os
@@ -44,7 +43,6 @@ def other_code() -> None:
 ADDS_A_HOOK = "import sys\nsys.addaudithook(lambda event, arguments: None)"
 PROFILER = torch.autograd.profiler.profile()
 RIVAL: Any = torch_sdpa_math.KERNEL
-LIBC, M_MMAP_MAX = ctypes.CDLL(None), -4
 MEDIAN = statistics.median.__code__
 CASES = {
     "time.perf_counter_ns was replaced": replace(time, "perf_counter_ns"),
@@ -68,7 +66,6 @@ CASES = {
     r"kernels.mla.torch_sdpa_math.KERNEL.run was replaced": (
         lambda: RIVAL.run.__setstate__((RIVAL.run.func, (print,), {}, {})),
         lambda: RIVAL.run.__setstate__((RIVAL.run.func, (torch_sdpa_math.attend,), {}, {}))),
-    "malloc from": (lambda: LIBC.mallopt(M_MMAP_MAX, 0), lambda: LIBC.mallopt(M_MMAP_MAX, 1 << 16)),
     r"signal handlers \(10\)": (lambda: signal.signal(signal.SIGUSR1, print),
                              lambda: signal.signal(signal.SIGUSR1, signal.SIG_DFL)),
 }  # fmt: skip
