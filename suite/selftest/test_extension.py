@@ -31,7 +31,7 @@ def test_the_compilers_errors_are_told_without_its_command_and_it_is_asked_once(
 
     def load(*arguments: object, **named: object) -> None:
         asked.append(arguments)
-        raise RuntimeError(told("c++ " * 500) + "/tmp/x/source.cpp:2:49: error: ‘nonsense’ was not declared\n  2 | x\n")
+        raise RuntimeError(told("c++ " * 500) + "/x/source.cpp:2:49: error: ‘nonsense’ was not declared\n  2 | x\n")
 
     monkeypatch.setattr(cpp_extension, "load", load)
     source = tmp_path / "mine.cpp"

@@ -64,7 +64,10 @@ def verdict_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Any
         kernel = Kernel(origin=Origin.HAND, tasks=(problem.task,), run=run)
         monkeypatch.setattr(execute, "load_watched", lambda *_: kernel)
         place = execute.Place("kv/reference", CPU, "cpu", False, tmp_path)
-        reply = execute.run_once(place, problem, problem, problem.make_inputs(3, "cpu"))
+        try:
+            reply = execute.run_once(place, problem, problem, problem.make_inputs(3, "cpu"))
+        except execute.WrongFormError as error:
+            reply = execute.failure(error)
         if reply["status"] != "ran":
             return reply["status"], reply["reason"]
         expected = expected_outputs(problem, problem.make_inputs(3, "cpu"))

@@ -53,7 +53,7 @@ def test_libraries_are_there_before_the_process_is_looked_at(tree: Path) -> None
 
 
 def test_without_that_its_kernel_is_blamed(tree: Path) -> None:
-    with pytest.raises(tampering.Tampered, match="signal handlers from"), tampering.untouched("when it was run"):
+    with pytest.raises(tampering.Tampered, match="signal handlers"), tampering.untouched("when it was run"):
         importlib.import_module("kernelgate_library_of_a_test")
 
 

@@ -15,9 +15,11 @@ from kernels.device import Device
 from kernels.discover import load_problems, problem_key
 from kernels.problem import Outputs, Problem, Tier
 from suite.device.timer import PerfCounter, TimedCall
+from suite.measure import sequence
 from suite.measure.blame import culprit
 from suite.measure.drawn import Drawn
 from suite.measure.execute import WrongFormError
+from suite.measure.helpers import Helpers
 from suite.measure.interleave import measure_problem
 from suite.measure.sequence import Sequence, surroundings
 from suite.measure.tampering import Tampered
@@ -26,6 +28,15 @@ CPU = Device("cpu", "cpu", 2, 0, 1, "float8_e4m3fn")
 GPU = Device("hip", "gfx942", 304, 65536, 64, "float8_e4m3fnuz")
 TASKS = {"moe": "router", "gemm": "linear"}
 """Of one, every input is drawn anew for a call; of the other, weights stay and are checksummed."""
+
+
+@pytest.fixture(autouse=True)
+def _threads_of_pytorch_are_nobodys(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a worker, which has used them before any kernel is there."""
+    torch.ones(1 << 22).sum()
+    helpers = Helpers()
+    helpers.claim("")
+    monkeypatch.setattr(sequence, "HELPERS", helpers)
 
 
 class Operators(TorchDispatchMode):

@@ -41,7 +41,8 @@ class Fails(Waits):
     """A lane that fails, and after which somebody presses Ctrl-C."""
 
     def judge(self, group: Any) -> list[Any]:
-        threading.Timer(0.2, signal.raise_signal, (signal.SIGINT,)).start()
+        pressed = signal.pthread_kill, (threading.main_thread().ident, signal.SIGINT)
+        threading.Timer(0.2, *pressed).start()
         raise RunError("The device fell off the bus.")
 
 
