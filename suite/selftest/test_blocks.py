@@ -141,6 +141,9 @@ class BusyMachine(RunQueue):
     def is_calm(self, since: Load) -> bool:
         return False
 
+    def _has_children(self) -> bool:
+        return False
+
 
 def test_what_other_programs_took_meanwhile_is_no_part_of_the_wait() -> None:
     source = BlockSource(ORIGINS.get, run_queue=BusyMachine(os.getpid()))
