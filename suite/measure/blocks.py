@@ -133,12 +133,12 @@ class Sequence:
             shortest_us = min(self.waited_us[call] for call in self._calls_of(kernel)) + self._handed_late_us(kernel)
             if median_us < HOST_SHARE * (shortest_us - HOST_SLACK_US):
                 found[kernel] = (median_us, shortest_us)
-                continue
-            beyond_us, around_us = self._late_us(kernel, [other for other in told if other != kernel])
-            if self.is_calm and beyond_us > BEYOND_SLACK_US:
-                found[kernel] = (median_us, (1 + BEYOND_SHARE) * median_us + beyond_us)
-            elif self.is_calm and around_us > AROUND_SLACK_US:
-                found[kernel] = (median_us, (1 + AROUND_SHARE) * median_us + around_us)
+            elif self.is_calm:
+                beyond_us, around_us = self._late_us(kernel, [other for other in told if other != kernel])
+                if beyond_us > BEYOND_SLACK_US:
+                    found[kernel] = (median_us, (1 + BEYOND_SHARE) * median_us + beyond_us)
+                elif around_us > AROUND_SLACK_US:
+                    found[kernel] = (median_us, (1 + AROUND_SHARE) * median_us + around_us)
         return found
 
     def _handed_late_us(self, kernel: str) -> float:

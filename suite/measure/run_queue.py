@@ -16,7 +16,6 @@ import psutil
 
 NOTICED_US = 100.0
 """A shorter wait in line is granted without looking for the worker's children."""
-
 TICK_S = 0.05
 """The system counts in hundredths of a second, on each processor."""
 CALM_CORES = 0.2
