@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict
 from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
@@ -103,8 +102,7 @@ def _ask(crew: Crew, kernels: Iterable[str], problems: list[str], device: Device
     kernels = sorted(kernels)
     if not kernels:
         return {}
-    message = {"op": "describe", "kernels": kernels, "problems": problems, "device": asdict(device)}
-    reply = crew.request("candidate", message, CASE_TIMEOUT_S)
+    reply = crew.describe(kernels, problems, device, CASE_TIMEOUT_S)
     if reply["status"] != "ran":
         raise _NoAnswerError(reply["sentence"])
     return {kernel: _why_not(kernel, problems, reply) for kernel in kernels}

@@ -104,10 +104,7 @@ class Campaign:
             reply.setdefault(table, {}).update(alone.get(table, {}))
 
     def _describe(self, kernels: list[str], problems: list[str]) -> dict[str, Any]:
-        device = asdict(self.crew.chosen.device)
-        libraries = self.crew.libraries(kernels)
-        message = {"op": "describe", "kernels": kernels, "libraries": libraries, "problems": problems, "device": device}
-        return self.crew.request("candidate", message, CASE_TIMEOUT_S)
+        return self.crew.describe(kernels, problems, self.crew.chosen.device, CASE_TIMEOUT_S)
 
     def ceilings(self) -> dict[str, float]:
         """Copy bandwidth and matrix rate of the device, now. Empty where they cannot be had."""

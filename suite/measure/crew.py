@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from kernels.device import Device
 from kernels.discover import BASE_PREFIX, discover
 
 from ..device.clocks import memory_used_bytes
@@ -220,6 +221,12 @@ class Crew:
         if self._referee_root:
             remove(self._referee_root)
             self._referee_root = None
+
+    def describe(self, kernels: list[str], problems: list[str], device: Device, timeout_s: float) -> dict[str, Any]:
+        """Which kernels run which problems on `device`, and why others do not: see `describe.describe`."""
+        message = {"op": "describe", "kernels": kernels, "libraries": self.libraries(kernels), "problems": problems,
+                   "device": asdict(device)}  # fmt: skip
+        return self.request("candidate", message, timeout_s)
 
     def libraries(self, kernels: list[str]) -> list[str]:
         """Those that nobody claims anything for, as their source says: see `tampering.untouched`."""

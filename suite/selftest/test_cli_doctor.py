@@ -14,6 +14,7 @@ from suite.device.doctor import KernelStatus
 from suite.measure.crew import Crew
 from suite.record.schema import Document
 from suite.selftest.machines import EPYC, machine
+from suite.selftest.toy_project import ToyProject, kernel
 
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
 
@@ -52,6 +53,17 @@ def test_triton_kernels_without_a_gpu_are_checked_in_the_interpreter_where_it_ca
         "mla/blackwell": "not on gfx942",
         "mla/bad": "It declares no usable KERNEL.",
     }
+
+
+def test_a_worker_says_of_every_kernel_whether_it_can_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(doctor, "_smoke_problems", lambda root: ["toy/product-n512"])  # another tree's than this one
+    missing = kernel("HAND").replace("run=run)", 'run=run, requires=("no_such_library",))')
+    project = ToyProject.make(tmp_path / "toy", {"missing": missing})
+    statuses, troubles = doctor._kernel_statuses(project.root, choose("cpu", machine()))
+    assert troubles == []
+    reasons = {status.kernel: status.reason for status in statuses}
+    assert "no_such_library" in str(reasons.pop("toy/missing"))
+    assert reasons == dict.fromkeys(("toy/reference", "toy/vendor", "toy/hand", "toy/gen"))
 
 
 def test_doctor_says_where_the_kernels_could_not_be_asked(monkeypatch):

@@ -6,7 +6,7 @@ from ..kernel import Kernel, Origin
 from . import _honest
 
 CLASS = "stale outputs"
-REASONS = ("wrong_output",)
+REASONS = ("wrong_output", "wrong_form")  # what is kept for an id may be of another size
 RUNS_ON = ("cpu", "cuda")
 
 
