@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from .device import Device
     from .problem import Inputs, Outputs, Problem
 
+FAR_SCORE = 120.0
+"""Beyond what float32 can take the exponential of, up (88.7) and down (-103.3): a softmax subtracts its maximum."""
+
 Relation = Callable[["Outputs", "Sequence[Outputs]"], tuple["Outputs", "Outputs"]]
 """(outputs of the base, outputs of each derived case), all float32 -> two sides that must be equal."""
 
@@ -57,3 +60,16 @@ def derive(suite: PropertySuite, name: str, problem: Problem, inputs: Inputs, se
 
     generator = torch.Generator().manual_seed((seed + zlib.crc32(name.encode())) % 2**63)
     return suite.properties[name](problem, inputs, generator)
+
+
+def with_far_scores(q: torch.Tensor, per_key_unit: float) -> torch.Tensor:
+    """Queries [..., heads, head_dim] whose last column moves all scores: by `FAR_SCORE`, down in every other head.
+
+    `per_key_unit`: what a 1 in that column adds to a score, given what the caller has there in all keys.
+    """
+    import torch
+
+    sign = 1 - 2 * (torch.arange(q.shape[-2], device=q.device) % 2)
+    far = q.clone()
+    far[..., -1] = (sign * FAR_SCORE / per_key_unit).to(q.dtype)
+    return far

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ..problem import Inputs, Outputs
-from ..property import Derived, PropertySuite
+from ..property import Derived, PropertySuite, with_far_scores
 from ._decode_cases import CACHES, COMMON, any_lengths, builder, packed, random_fields, same, taken, tokens_of
 from ._decode_problem import PagedDecode
 
@@ -31,7 +31,10 @@ def problems(device: Device, tiny: bool) -> Any:
 
 
 def shift(problem: PagedDecode, inputs: Inputs, generator: torch.Generator) -> Derived:
-    """A constant added to every value shifts `out` by it; one added to every key shifts `lse` by scale * q . it."""
+    """A constant added to every value shifts `out` by it; one added to every key shifts `lse` by scale * q . it.
+
+    Of the keys' last column that is most of the shift, up for every other head and down for the rest.
+    """
     import torch
 
     step, most = (1 / 4, 1.75) if problem.is_fp8 else (1 / 16, 4.0)  # sums of two such values are exact
@@ -41,10 +44,13 @@ def shift(problem: PagedDecode, inputs: Inputs, generator: torch.Generator) -> D
         drawn = torch.randint(-round(most / step), round(most / step) + 1, cache.shape[2:], generator=generator)
         constant = (drawn * step).to(cache.device)  # [num_kv_heads, head_dim]
         coarse = ((cache.float() * stored_scale / step).round() * step).clamp(-most, most)
+        if name == "k_cache":
+            coarse[..., -1], constant[:, -1] = 0.0, most
         plain[name], shifted[name] = coarse.to(cache.dtype), (coarse + constant).to(cache.dtype)
         constants[name] = constant.double().repeat_interleave(problem.group, 0)  # [num_heads, head_dim]
     out_shift = problem.v_scale * constants["v_cache"]
-    products = (inputs["q"].double() * constants["k_cache"]).sum(-1)
+    q = with_far_scores(inputs["q"], problem.softmax_scale * problem.k_scale * most)
+    products = (q.double() * constants["k_cache"]).sum(-1)
     lse_shift = problem.softmax_scale * problem.k_scale * products
 
     def relate(base: Outputs, derived: Sequence[Outputs]) -> tuple[Outputs, Outputs]:
@@ -52,7 +58,7 @@ def shift(problem: PagedDecode, inputs: Inputs, generator: torch.Generator) -> D
         seen = torch.isfinite(before["lse"])[..., None]
         return after, {"out": before["out"] + out_shift.float() * seen, "lse": before["lse"] + lse_shift.float()}
 
-    return Derived(((problem, {**inputs, **plain}), (problem, {**inputs, **shifted})), relate)
+    return Derived(((problem, {**inputs, "q": q, **plain}), (problem, {**inputs, "q": q, **shifted})), relate)
 
 
 def token_order(problem: PagedDecode, inputs: Inputs, generator: torch.Generator) -> Derived | None:

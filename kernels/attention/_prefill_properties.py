@@ -12,7 +12,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from ..problem import Inputs, Outputs
-from ..property import Derived, PropertySuite
+from ..property import Derived, PropertySuite, with_far_scores
 from ._prefill_problem import LENGTHS, SCALE_64, SCALE_128, AttentionPrefill
 
 if TYPE_CHECKING:
@@ -172,20 +172,29 @@ def scale(problem: AttentionPrefill, inputs: Inputs, generator: torch.Generator)
 
 
 def shift(problem: AttentionPrefill, inputs: Inputs, generator: torch.Generator) -> Derived:
-    """A constant added to every value shifts `out` by it, and leaves `lse` as it is."""
+    """A constant added to every value shifts `out` by it; one added to every key shifts `lse` by scale * q . it.
+
+    The keys' is in their last column alone: up for every other head, and down for the rest.
+    """
     import torch
 
-    v = inputs["v"]
+    v, k, q = inputs["v"], inputs["k"].clone(), with_far_scores(inputs["q"], problem.softmax_scale)
     coarse = (v.float() * 16).round().clamp(-48, 48) / 16  # sums of two such values are exact
     constant = torch.randint(-16, 17, (problem.head_dim,), generator=generator).to(v.device) / 16
-    cases = tuple((problem, {**inputs, "v": values.to(v.dtype)}) for values in (coarse, coarse + constant))
+    k[..., -1] = 0.0
+    plain = {**inputs, "q": q, "k": k, "v": coarse.to(v.dtype)}
+    k = k.clone()
+    k[..., -1] = 1.0
+    shifted = {**inputs, "q": q, "k": k, "v": (coarse + constant).to(v.dtype)}
+    lse_shift = problem.softmax_scale * q[..., -1].float()
     sees = _sees(problem, inputs)
 
     def relate(base: Outputs, derived: Sequence[Outputs]) -> tuple[Outputs, Outputs]:
         before, after = derived
-        return after, before | {"out": before["out"] + constant * sees[:, None, None]}
+        expected = {"out": before["out"] + constant * sees[:, None, None]}
+        return after, expected | ({"lse": before["lse"] + lse_shift} if "lse" in before else {})
 
-    return Derived(cases, relate)
+    return Derived(((problem, plain), (problem, shifted)), relate)
 
 
 def _same(base: Outputs, derived: Sequence[Outputs]) -> tuple[Outputs, Outputs]:

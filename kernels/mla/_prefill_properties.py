@@ -11,7 +11,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from ..problem import Inputs, Outputs
-from ..property import Derived, PropertySuite
+from ..property import Derived, PropertySuite, with_far_scores
 from ._dims import QK_HEAD_DIM, SCALE_192, SCALE_576
 from ._prefill_problem import LENGTHS, MLAPrefill
 
@@ -67,13 +67,18 @@ def value_shift(problem: MLAPrefill, inputs: Inputs, generator: torch.Generator)
 
 
 def key_shift(problem: MLAPrefill, inputs: Inputs, generator: torch.Generator) -> Derived:
-    """A constant added to every key leaves `out` as it is and shifts `lse` by scale * q . constant."""
+    """A constant added to every key leaves `out` as it is and shifts `lse` by scale * q . constant.
+
+    Of the last column that is most of the shift, up for every other head and down for the rest.
+    """
     import torch
 
-    dtype, q = inputs["k"].dtype, inputs["q"]
+    dtype, q = inputs["k"].dtype, with_far_scores(inputs["q"], problem.softmax_scale)
     constant = torch.randint(-16, 17, (q.shape[1], QK_HEAD_DIM), generator=generator).to(q.device) / 16
+    constant[..., -1] = 1.0
     coarse = ((inputs["k"].float() * 16).round() / 16).clamp(-4, 4)
-    cases = tuple((problem, {**inputs, "k": k.to(dtype)}) for k in (coarse, coarse + constant))
+    coarse[..., -1] = 0.0
+    cases = tuple((problem, {**inputs, "q": q, "k": k.to(dtype)}) for k in (coarse, coarse + constant))
     lse_shift = problem.softmax_scale * (q.double() * constant.double()).sum(-1)
 
     def relate(base: Outputs, derived: Sequence[Outputs]) -> tuple[Outputs, Outputs]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..lengths import LENGTHS
 from ..problem import Inputs, Outputs
-from ..property import Derived, PropertySuite
+from ..property import Derived, PropertySuite, with_far_scores
 from . import _layer_properties, _prefill_properties
 from .problem import HEAD_DIM, KV_LORA_RANK, SCALE_192, SCALE_576, MLADecode
 
@@ -106,15 +106,21 @@ def other_lengths(problem: MLADecode, inputs: Inputs, generator: torch.Generator
 
 
 def shift(problem: MLADecode, inputs: Inputs, generator: torch.Generator) -> Derived:
-    """A constant added to every token shifts `out` by its latent part and `lse` by scale * q . constant."""
+    """A constant added to every token shifts `out` by its latent part and `lse` by scale * q . constant.
+
+    Of rope's last column that is most of the shift, up for every other head and down for the rest.
+    """
     import torch
 
-    cache, q = inputs["kv_cache"], inputs["q"]
+    cache = inputs["kv_cache"]
     step, most = (1 / 4, 1.75) if cache.element_size() == 1 else (1 / 16, 4.0)  # sums of two such values are exact
     constant = torch.randint(-round(most / step), round(most / step) + 1, (HEAD_DIM,), generator=generator) * step
-    constant = constant.to(q.device)
+    constant[-1] = most
+    constant = constant.to(cache.device)
     coarse = ((cache.float() / step).round() * step).clamp(-most, most)
-    cases = tuple((problem, {**inputs, "kv_cache": kv.to(cache.dtype)}) for kv in (coarse, coarse + constant))
+    coarse[..., -1] = 0.0
+    q = with_far_scores(inputs["q"], problem.softmax_scale * most)
+    cases = tuple((problem, {**inputs, "q": q, "kv_cache": kv.to(cache.dtype)}) for kv in (coarse, coarse + constant))
     lse_shift = problem.softmax_scale * (q.double() @ constant.double())
 
     def relate(base: Outputs, derived: Sequence[Outputs]) -> tuple[Outputs, Outputs]:
