@@ -18,6 +18,10 @@ from .run_journal import RunJournal
 from .selection import Case, Selection
 from .side_by_side import SETTLED, check_side_by_side, lanes_for
 
+GIVEN_UP = {"hung": ("failed", "hung"), "tampered": ("incorrect", "tampered with its process")}
+"""Reasons for which a kernel is not tried on further problems, each of which would cost minutes, or a new process that
+takes 20 s to start beside a GPU -> (status, what it did)."""
+
 Say = Callable[[str], None]
 
 
@@ -122,9 +126,10 @@ class Checks:
         if broken:
             reason = self.described.get("reasons", {}).get(kernel.id, "raised")
             return {"status": "failed", "reason": reason, "sentence": broken}
-        hung_on = self._hung_on(kernel.id)
-        if hung_on:
-            return {"status": "failed", "reason": "hung", "sentence": f"It hung on {hung_on} and was not tried again."}
+        for reason, (status, did) in GIVEN_UP.items():
+            if seen_on := self._problem_of(kernel.id, reason):
+                sentence = f"It {did} on {seen_on} and was not tried again."
+                return {"status": status, "reason": reason, "sentence": sentence}
         why = self.described["unsupported"].get(kernel.id, {}).get(problem)
         if why and not (self.is_interpreted(kernel) and "cannot be imported" not in why):
             return {"status": "skipped", "reason": "not_supported", "sentence": why}
@@ -135,10 +140,10 @@ class Checks:
         whys = self.described["unsupported"].get(kernel.id, {}).values()
         return next((why for why in whys if "cannot be imported" in why), None)
 
-    def _hung_on(self, kernel: str) -> str | None:
-        """A problem that the kernel hung on in this run: each further try would cost minutes."""
+    def _problem_of(self, kernel: str, reason: str) -> str | None:
+        """The problem on which the kernel went wrong so in this run."""
         checks = (event for event in self.journal.events if event["event"] == "check" and event["kernel"] == kernel)
-        return next((str(check["problem"]) for check in checks if check["reason"] == "hung"), None)
+        return next((str(check["problem"]) for check in checks if check["reason"] == reason), None)
 
     def is_interpreted(self, kernel: KernelInfo) -> bool:
         """Triton kernels are checked in the interpreter on a machine without a GPU, and not timed there."""

@@ -72,19 +72,19 @@ def all_settings() -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def put_back() -> Iterator[None]:
-    """Settings of PyTorch and variables of the environment are afterwards as they were before the block.
+def put_back(settings: Callable[[], dict[str, Any]] = all_settings) -> Iterator[None]:
+    """What of `settings` can be set is afterwards as it was before the block.
 
     For a kernel's import: a file that sets them at its top, as scripts do, means itself. What of it is still changed
     afterwards (see `all_settings`), it answers for.
     """
-    before = all_settings()
+    before = settings()
     try:
         yield
     finally:
-        now = all_settings()
+        now = settings()
         for name, setter in _SETTERS.items():
-            if now[name] != before[name]:
+            if name in before and now[name] != before[name]:
                 with contextlib.suppress(RuntimeError, ValueError):
                     setter(before[name])
 
@@ -114,6 +114,8 @@ _SETTERS: dict[str, Callable[[Any], None]] = {
         f"matmul.{flag}": functools.partial(setattr, torch.backends.cuda.matmul, flag)
         for flag in ("allow_bf16_reduced_precision_reduction", "allow_fp16_reduced_precision_reduction")
     },
+    "cudnn.allow_tf32": functools.partial(setattr, torch.backends.cudnn, "allow_tf32"),
+    "cudnn.benchmark": functools.partial(setattr, torch.backends.cudnn, "benchmark"),
     "flash_sdp": torch.backends.cuda.enable_flash_sdp,
     "mem_efficient_sdp": torch.backends.cuda.enable_mem_efficient_sdp,
     "math_sdp": torch.backends.cuda.enable_math_sdp,

@@ -60,10 +60,10 @@ class Tampered(RuntimeError):
 class Snapshot:
     """The process as it is now.
 
-    A `library` answers for PyTorch's settings only: some replace functions for good reasons, and nothing is claimed for
-    them. `own_module` may change itself, and what stands beside it as a candidate's source (`../candidate/forms.py`);
-    `changing` are names that may change in any case. Without `names`, which take as long as a call, only settings are
-    compared.
+    A `library` answers for PyTorch's settings only (see `untouched`): some replace functions for good reasons, and
+    nothing is claimed for them. `own_module` may change itself, and what stands beside it as a candidate's source
+    (`../candidate/forms.py`); `changing` are names that may change in any case. Without `names`, which take as long as
+    a call, only settings are compared.
     """
 
     def __init__(
@@ -116,9 +116,13 @@ class Snapshot:
 def untouched(
     when: str, own_module: str = "", library: bool = False, changing: Collection[str] = ()
 ) -> Iterator[Snapshot]:
-    """Tampered where the block leaves the process other than it found it; see `Snapshot`, which is yielded."""
+    """Tampered where the block leaves the process other than it found it; see `Snapshot`, which is yielded.
+
+    What of PyTorch a `library` sets is put back: vLLM switches cuDNN's attention off when it is first called.
+    """
     before = Snapshot(own_module, library, changing)
-    yield before
+    with put_back(torch_settings) if library else contextlib.nullcontext():
+        yield before
     before.refuse_changes(when)
 
 

@@ -77,3 +77,14 @@ def test_the_interpreter_runs_every_distribution_somewhere_and_one_on_each_probl
     every = checks._distributions(Case(case("v").kernel, decodes[0]))
     assert {distribution for (distribution,) in interpreted} == set(every)
     assert len(every) > 1
+
+
+@pytest.mark.parametrize(("reason", "status"), [("hung", "failed"), ("tampered", "incorrect")])
+def test_a_kernel_that_hung_or_tampered_once_is_not_tried_again(reason: str, status: str) -> None:
+    guilty, other = case("guilty"), case("other")
+    checks = checks_of(Events([recorded(guilty) | {"status": status, "reason": reason}, recorded(other)]))
+    refused = checks.cannot_run(guilty.kernel, "kv/another")
+    assert refused is not None
+    assert (refused["status"], refused["reason"]) == (status, reason)
+    assert refused["sentence"].endswith(f" on {PROBLEM} and was not tried again.")
+    assert checks.cannot_run(other.kernel, "kv/another") is None

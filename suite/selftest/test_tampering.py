@@ -21,7 +21,8 @@ torch = pytest.importorskip("torch")
 
 from kernels.mla import torch_sdpa_math  # noqa: E402 - after the skip
 from suite.device import timer  # noqa: E402
-from suite.measure.process_settings import put_back  # noqa: E402
+from suite.measure import process_settings  # noqa: E402
+from suite.measure.process_settings import put_back, torch_settings  # noqa: E402
 from suite.measure.tampering import Tampered, keeps_computing, untouched  # noqa: E402
 
 
@@ -152,11 +153,26 @@ def test_a_change_that_is_undone_passes() -> None:
         torch.set_num_threads(threads)
 
 
-def test_a_library_answers_for_settings_of_torch_only() -> None:
+def test_what_a_library_replaces_is_its_own_affair_and_what_it_sets_in_torch_is_put_back() -> None:
     change, put_back = CASES["torch.allclose was replaced"]
+    before = torch_settings()
     with untouched("here", library=True):
         change()
+        torch.set_default_dtype(torch.float64)
+        torch.backends.cuda.enable_cudnn_sdp(not torch.backends.cuda.cudnn_sdp_enabled())
+        torch.backends.cudnn.allow_tf32 = not torch.backends.cudnn.allow_tf32
+        torch.backends.cudnn.benchmark = True
+        torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
+        torch.set_default_device("meta")
     put_back()
+    assert torch_settings() == before
+
+
+def test_what_cannot_be_put_back_a_library_answers_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(value: object) -> None:
+        raise RuntimeError
+
+    monkeypatch.setitem(process_settings._SETTERS, "default_dtype", fails)
     with pytest.raises(Tampered, match="default_dtype"), untouched("here", library=True):
         torch.set_default_dtype(torch.float64)
     torch.set_default_dtype(torch.float32)
