@@ -6,12 +6,13 @@ libraries set themselves up, and modules that were not there when the run began.
 
 from __future__ import annotations
 
+import os
 import site
 import sysconfig
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from ..record.source import tree_stamps
+from ..record.source import MEASURED_FOLDERS
 
 Stamps = dict[str, tuple[int, int]]
 """Path -> (size in bytes, time of its last change in ns); zeros where only the name counts."""
@@ -23,16 +24,47 @@ OF_THE_LOADER = Path("/etc/ld.so.preload")
 
 def stamps(roots: Iterable[Path]) -> Stamps:
     """Of the trees at `roots`, and of what every process loads."""
-    found: Stamps = {}
-    for root in roots:
-        found |= {str(root / name): stamp for name, stamp in tree_stamps(root).items()}
-    return found | dict(_of_every_process())
+    return dict(stamp for root in roots for stamp in _of_tree(root)) | dict(_of_every_process())
 
 
 def changed(before: Stamps, now: Stamps) -> list[str]:
     """Paths that are not as they were, in order. Libraries may be removed: that is nobody's gain."""
     gone = {path for path in before.keys() - now.keys() if before[path] != (0, 0)}
     return sorted(gone | {path for path, stamp in now.items() if before.get(path) != stamp})
+
+
+def _of_tree(root: Path) -> Iterator[tuple[str, tuple[int, int]]]:
+    """Of every measured file, of its compiled form, and of whatever else Python would import from `root`.
+
+    Asked after every check and launch, of a thousand files, hence without a Path of each.
+    """
+    with os.scandir(root) as entries:
+        for entry in entries:
+            if entry.name.endswith((".py", ".so")) or os.path.exists(f"{entry.path}/__init__.py"):
+                yield from _stamp(entry)
+    for part in MEASURED_FOLDERS:
+        yield from _below(f"{root}/{part}")
+
+
+def _below(folder: str) -> Iterator[tuple[str, tuple[int, int]]]:
+    """Without what Python and editors leave behind, and without selftests."""
+    compiled_only = folder.endswith("/__pycache__")
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith(".") or entry.name == "selftest":
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                yield from _below(entry.path)
+            elif entry.name.endswith(".pyc") or not (compiled_only or entry.name.endswith("~")):
+                yield from _stamp(entry)
+
+
+def _stamp(entry: os.DirEntry[str]) -> Iterator[tuple[str, tuple[int, int]]]:
+    try:
+        found = entry.stat(follow_symlinks=False)
+    except FileNotFoundError:  # it was there for a moment: somebody's temporary file
+        return
+    yield entry.path, (found.st_size, found.st_ctime_ns)
 
 
 def _of_every_process() -> Iterator[tuple[str, tuple[int, int]]]:

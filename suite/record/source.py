@@ -38,17 +38,6 @@ def copy_measured(root: Path, target: Path) -> None:
         shutil.copytree(root / part, target / part, ignore=shutil.ignore_patterns("__pycache__", "selftest"))
 
 
-def tree_stamps(root: Path) -> dict[str, tuple[int, int]]:
-    """Path -> (size in bytes, time of its last change in ns): cheap, and hard to forge.
-
-    Of every measured file, of its compiled form, and of whatever else Python would import from `root`.
-    """
-    compiled = (path for part in MEASURED_FOLDERS for path in (root / part).rglob("*.pyc"))
-    importable = (path for path in root.iterdir() if path.suffix in (".py", ".so") or (path / "__init__.py").exists())
-    stats = {path: path.lstat() for path in (*_files(root), *compiled, *importable) if "selftest" not in path.parts}
-    return {path.relative_to(root).as_posix(): (s.st_size, s.st_ctime_ns) for path, s in stats.items()}
-
-
 def _tree_sha256(root: Path) -> str:
     """SHA-256 over the sorted paths below root and contents of all files in MEASURED_FOLDERS."""
     digest = hashlib.sha256()
