@@ -42,8 +42,9 @@ def _of_tree(root: Path) -> Iterator[tuple[str, tuple[int, int]]]:
         for entry in entries:
             if entry.name.endswith((".py", ".so")) or os.path.exists(f"{entry.path}/__init__.py"):
                 yield from _stamp(entry)
-    for part in MEASURED_FOLDERS:
-        yield from _below(f"{root}/{part}")
+    for folder in (f"{root}/{part}" for part in MEASURED_FOLDERS):
+        if os.path.isdir(folder):  # a base's tree has kernels only
+            yield from _below(folder)
 
 
 def _below(folder: str) -> Iterator[tuple[str, tuple[int, int]]]:

@@ -52,3 +52,9 @@ def test_a_library_that_is_removed_or_compiled_is_nobodys_gain(tree: Path, site:
     (site / "old.py").unlink()
     (site / "__pycache__").mkdir()
     assert not ground.changed(before, ground.stamps([tree]))
+
+
+def test_a_base_has_kernels_only(tmp_path: Path, site: Path) -> None:
+    (tmp_path / "base" / "kernels").mkdir(parents=True)
+    (tmp_path / "base" / "kernels" / "one.py").write_text("")
+    assert str(tmp_path / "base" / "kernels" / "one.py") in ground.stamps([tmp_path / "base"])
