@@ -15,6 +15,7 @@ import re
 import signal
 import sys
 import tempfile
+from collections import defaultdict
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -81,7 +82,10 @@ class Crew:
     _failed_alone: set[str] = field(default_factory=set)
     """Kernels that failed in a process of their own: what they are blamed for later is not doubted again."""
     _has_started: bool = False
-    _spares: list[Worker] = field(default_factory=list)
+    _spares: dict[str, list[Worker]] = field(default_factory=lambda: defaultdict(list))
+    """Role -> processes that import what is slow to import, ahead of their turn."""
+    _replaced: set[str] = field(default_factory=set)
+    """Roles of which a worker was ended."""
     _referee_root: Path | None = None
     _is_stopped: bool = False
 
@@ -156,6 +160,9 @@ class Crew:
             self._answered.discard(role)
             self._has_started = True
             self._refuse_if_stopped()  # `stop` saw no worker while this one started
+            if role in CASE_ROLES and role in self._replaced:  # where one kernel was wrong, another may be
+                with contextlib.suppress(OSError):  # what that one left may also keep the next process from starting
+                    self._prepare_spare(role, [])
         return self._workers[role]
 
     def _refuse_if_stopped(self) -> None:
@@ -166,7 +173,7 @@ class Crew:
         """A worker on the device. A spare may be broken by an import, a device not yet free, and anything killed."""
         for attempt in range(START_ATTEMPTS):
             try:
-                return self._started(self._take_spare() if role == "launch" and not attempt else self._spawn(role))
+                return self._started(self._spawn(role) if attempt else self._take_spare(role))
             except WorkerError as error:
                 why = error
                 if error.reason == "hung" and attempt:
@@ -186,6 +193,8 @@ class Crew:
 
     def start(self, role: str) -> None:
         """Have a role's worker ready before it is timed. RunError where it cannot start."""
+        for case_role in CASE_ROLES:
+            self._end_spares(case_role)
         self.worker(role)
         if role == "launch":
             self.prepare_spares()
@@ -193,17 +202,20 @@ class Crew:
     def prepare_spares(self) -> None:
         """Start the next launches' processes early: their imports keep a core busy each, not the device."""
         wanted = 0 if self.chosen.device.kind == "cpu" else min(MAX_SPARES, (os.cpu_count() or 1) // CORES_PER_SPARE)
-        while len(self._spares) < wanted:
-            self._spares.append(self._spawn("launch"))
-            self._spares[-1].send(
-                {"op": "warm_up", "kernels": self.warmed_kernels, "libraries": self.libraries(self.warmed_kernels)}
-            )
+        while len(self._spares["launch"]) < wanted:
+            self._prepare_spare("launch", self.warmed_kernels)
+
+    def _prepare_spare(self, role: str, kernels: list[str]) -> None:
+        spare = self._spawn(role)
+        spare.send({"op": "warm_up", "kernels": kernels, "libraries": self.libraries(kernels)})
+        self._spares[role].append(spare)
 
     def retire(self, role: str) -> None:
         """End a role's worker, if it has one."""
         worker = self._workers.pop(role, None)
         if worker:
             worker.kill()
+            self._replaced.add(role)
 
     def stop(self) -> None:
         """From another thread: end the request that is under way, and start no worker for another. `close` follows."""
@@ -216,11 +228,15 @@ class Crew:
         """End all workers."""
         for role in list(self._workers):
             self.retire(role)
-        while self._spares:
-            self._spares.pop().kill()
+        for role in self._spares:
+            self._end_spares(role)
         if self._referee_root:
             remove(self._referee_root)
             self._referee_root = None
+
+    def _end_spares(self, role: str) -> None:
+        while self._spares[role]:
+            self._spares[role].pop().kill()
 
     def describe(self, kernels: list[str], problems: list[str], device: Device, timeout_s: float) -> dict[str, Any]:
         """Which kernels run which problems on `device`, and why others do not: see `describe.describe`."""
@@ -243,16 +259,18 @@ class Crew:
 
     def pids(self) -> list[int]:
         """Processes that are ours: the parent's and all workers'."""
-        return [os.getpid(), *(w.pid for w in self._workers.values()), *(w.pid for w in self._spares)]
+        spares = (spare for waiting in self._spares.values() for spare in waiting)
+        return [os.getpid(), *(worker.pid for worker in (*self._workers.values(), *spares))]
 
-    def _take_spare(self) -> Worker:
-        if not self._spares:
-            return self._spawn("launch")
-        spare = self._spares.pop(0)
+    def _take_spare(self, role: str) -> Worker:
+        """A spare, or where there is none, a new worker."""
+        if not self._spares[role]:
+            return self._spawn(role)
+        spare = self._spares[role].pop(0)
         try:
             spare.receive(SPARE_TIMEOUT_S)  # the reply to warm_up
         except WorkerError:  # a kernel's import killed it, or is slow; where that matters it will be told again
-            return self._spawn("launch")
+            return self._spawn(role)
         return spare
 
     def __post_init__(self) -> None:

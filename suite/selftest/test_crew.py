@@ -26,20 +26,30 @@ class Stub:
 
     script: list[Any]
     started: int
+    """On the device; spares wait before that."""
+    spawned: int
     held_bytes = 0
 
     def __init__(self, *arguments: Any) -> None:
-        type(self).started += 1
+        type(self).spawned += 1
         self.environment: dict[str, str] = {}
         self.limits = limits_here()
 
     def request(self, message: dict[str, Any], timeout_s: float, answer: Any = None) -> dict[str, Any]:
-        if message["op"] == "start" and self.script[0] is not HUNG:
-            return dict(RAN)
+        if message["op"] == "start":
+            type(self).started += 1
+            if self.script[:1] != [HUNG]:
+                return dict(RAN)
         answered = self.script.pop(0)
         if isinstance(answered, WorkerError):
             raise answered
         return dict(answered)
+
+    def send(self, message: dict[str, Any]) -> None:
+        assert message["op"] == "warm_up"
+
+    def receive(self, timeout_s: float) -> dict[str, Any]:
+        return dict(RAN)
 
     def memory_bytes(self) -> int:
         return self.held_bytes
@@ -51,7 +61,7 @@ class Stub:
 @pytest.fixture
 def crew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Crew:
     monkeypatch.setattr(crews, "Worker", Stub)
-    Stub.started, Stub.script, Stub.held_bytes = 0, [], 0
+    Stub.started, Stub.spawned, Stub.script, Stub.held_bytes = 0, 0, [], 0
     return Crew(PROJECT_ROOT, choose("cpu", machine()), tmp_path / "log")
 
 
@@ -110,6 +120,27 @@ def test_a_worker_that_holds_too_much_is_replaced_before_the_next_case(crew: Cre
     assert ask(crew, RAN)["status"] == "ran"
     assert ask(crew, RAN)["status"] == "ran"
     assert Stub.started == 2
+
+
+def test_where_one_worker_was_replaced_another_waits_until_something_is_timed(crew: Crew) -> None:
+    ask(crew, RAN)
+    assert (Stub.started, Stub.spawned) == (1, 1)
+    ask(crew, OUT_OF_MEMORY, RAN)  # in a second process; a third is ready
+    assert (Stub.started, Stub.spawned) == (2, 3)
+    crew.retire("candidate")
+    ask(crew, RAN)
+    assert (Stub.started, Stub.spawned) == (3, 4)
+    crew.start("launch")
+    assert not any(crew._spares.values())
+
+
+def test_what_keeps_a_spare_from_starting_ends_nothing(crew: Crew, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(role: str, kernels: list[str]) -> None:
+        raise OSError(28, "No space left on device")
+
+    ask(crew, RAN)
+    monkeypatch.setattr(crew, "_prepare_spare", fails)
+    assert ask(crew, OUT_OF_MEMORY, RAN)["status"] == "ran"
 
 
 def test_a_device_that_takes_no_worker_any_longer_is_nobodys_fault(crew: Crew) -> None:
