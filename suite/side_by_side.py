@@ -110,6 +110,7 @@ def _lanes(campaign: Campaign, count: int) -> Iterator[list[Campaign]]:
         for number in range(1, count + 1):
             own_log = log_path.with_name(f"{log_path.stem}-{number}{log_path.suffix}")
             crew = Crew(campaign.crew.root, campaign.crew.chosen, own_log, campaign.crew.base_root, doubts=False)
+            crew.expect("referee")
             run_id = f"{campaign.run_id}-lane-{number}"
             lanes.append(Campaign(crew, journal, run_id, campaign.seed, campaign.interpreter_device, campaign.factors))
         yield lanes

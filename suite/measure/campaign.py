@@ -78,6 +78,7 @@ class Campaign:
         and the reply's `reasons` (kernel -> reason code) says so. Whatever cannot be loaded is asked once more in a
         process of its own: what the import of another kernel did to the process is not its fault.
         """
+        self.crew.expect("referee")
         with Stopwatch(self.phases_s, "startup"):
             reply = self._describe(kernels, problems)
             doubted = [kernel for kernel in kernels if kernel in reply.get("broken", {})]

@@ -199,6 +199,11 @@ class Crew:
         if role == "launch":
             self.prepare_spares()
 
+    def expect(self, role: str) -> None:
+        """Begin to start a worker that will soon be asked, while another answers."""
+        if role not in self._workers and not self._spares[role]:
+            self._prepare_spare(role, [])
+
     def prepare_spares(self) -> None:
         """Start the next launches' processes early: their imports keep a core busy each, not the device."""
         wanted = 0 if self.chosen.device.kind == "cpu" else min(MAX_SPARES, (os.cpu_count() or 1) // CORES_PER_SPARE)
