@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,8 @@ from suite.record.schema import now_utc
 
 PROJECT = Path(__file__).resolve().parents[2]
 RUN_TIMEOUT_S = 900
+MOST_CACHE_BYTES = 32 << 20
+"""A rented machine may report 480 MiB, of which each timed call would have twice as much read before it."""
 
 CONFTEST = """
 import json
@@ -243,8 +245,10 @@ class ToyProject:
 
 @functools.cache
 def _detected() -> str:
-    """What is here, looked for once."""
-    return json.dumps(asdict(detect()))
+    """What is here, looked for once; with a cache that is flushed in no time, as its times are nobody's figures."""
+    found = detect()
+    cpu = replace(found.cpu, last_level_cache_bytes=min(found.cpu.last_level_cache_bytes, MOST_CACHE_BYTES))
+    return json.dumps(asdict(replace(found, cpu=cpu)))
 
 
 def _claim(device: str, kernel: str, rival: str, problem: str, factor: float, sha256: str) -> Claim:
