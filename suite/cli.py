@@ -18,7 +18,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 LINE_LIMIT_CHARS = 4000
-Runs = Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of runs, or their run.json.")]
+Runs = Annotated[
+    list[Path], typer.Argument(metavar="RUN...", help="Folders of runs, or files: run.json, also compressed.")
+]
 
 
 @app.command()

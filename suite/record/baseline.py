@@ -113,6 +113,11 @@ def baseline_path(root: str | Path, device_key: str, family: str) -> Path:
     return Path(root) / FOLDER / _safe(device_key) / f"{_safe(family)}.json"
 
 
+def kept_run_path(root: str | Path, device_key: str, run_id: str) -> Path:
+    """Where the record of a run lies that claims were made from; its schema has checked `run_id`."""
+    return Path(root) / FOLDER / _safe(device_key) / "runs" / f"{run_id}.json.xz"
+
+
 def write_baseline(root: str | Path, baseline: Baseline) -> Path:
     """Validate, write at once or not at all, and read back. Raises RecordError."""
     path = baseline_path(root, baseline.device["key"], baseline.family)

@@ -9,13 +9,13 @@ from pathlib import Path
 from .schema import RecordError
 
 
-def write_atomic(path: Path, text: str) -> None:
-    """Replace `path` by `text` (UTF-8) through a synced temporary file beside it. Raises RecordError."""
+def write_atomic(path: Path, content: str | bytes) -> None:
+    """Replace `path` by `content` (text in UTF-8) through a synced temporary file beside it. Raises RecordError."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "wb") as file:
-            file.write(text.encode("utf-8"))
+            file.write(content.encode("utf-8") if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)

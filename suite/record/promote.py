@@ -1,8 +1,9 @@
 """Measured runs -> claims in baselines/. The only writer of baselines; it never deletes a claim.
 
 A claim's factor is a lower confidence bound from at least MIN_LAUNCHES launches in at least MIN_RUNS runs of one commit
-on one device. What spoils all evidence (a dirty tree, mixed devices, an unfit runner ...) refuses everything and writes
-nothing; what spoils one kernel or one pair refuses that claim only.
+on one device. The runs are kept beside the claims: reports and claims can be made of them again. What spoils all
+evidence (a dirty tree, mixed devices, an unfit runner ...) refuses everything and writes nothing; what spoils one
+kernel or one pair refuses that claim only.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from .baseline import (
     Pair,
     baseline_path,
     format_baseline,
+    kept_run_path,
     name_of,
     read_baseline,
     write_baseline,
@@ -27,7 +29,7 @@ from .baseline import (
 from .only import is_selected
 from .pairs import Doubt, Evidence, LowerBound, doubt_of, is_refuted, propose, refusal_of
 from .refusals import commit, objections
-from .run import read_run
+from .run import read_run, write_run
 from .schema import Document, RecordError, parse_utc
 from .scores import Measured
 from .source import source_state
@@ -89,8 +91,9 @@ def promote(
     changed = [new for new, old, _ in baselines if new.claims != (old.claims if old else ())]
     for baseline in changed:
         format_baseline(baseline)  # all of them valid before the first is written
+    kept = [write_run(kept_run_path(root, evidence.device["key"], run["run_id"]), run) for run in runs if changed]
     written = tuple(write_baseline(root, baseline) for baseline in changed)
-    return Summary(tuple(outcome for *_, outcomes in baselines for outcome in outcomes), written)
+    return Summary(tuple(outcome for *_, outcomes in baselines for outcome in outcomes), (*written, *kept))
 
 
 # What becomes of each claim.

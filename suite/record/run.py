@@ -1,4 +1,4 @@
-"""A run's record: folding a journal's events into it, checking it, writing and reading run.json.
+"""A run's record: folding a journal's events into it, checking it, writing and reading run.json, also compressed.
 
 Events, one a journal line (`launch` is a launch's id, "<run_id>/<index>"):
 
@@ -18,26 +18,32 @@ from __future__ import annotations
 
 import copy
 import json
+import lzma
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from .files import write_atomic
 from .journal import plain, read_journal
-from .schema import WHAT_TO_DO, Document, RecordError, parse, read_bytes, schema_version, validate
+from .schema import MAX_BYTES, WHAT_TO_DO, Document, RecordError, parse, read_bytes, schema_version, validate
 
 RUN_NAME = "run.json"
 JOURNAL_NAME = "journal.jsonl"
+PACKED = ".xz"
+PACKED_MEMORY_BYTES = 1 << 28
+"""Most memory that unpacking may take; xz -9 needs 65 MiB."""
 
 
 def write_run(path: str | Path, run: Document) -> Path:
     """Validate `run` and write it at once or not at all, to `path` or into that folder. Raises RecordError.
 
+    A path that ends in .xz is compressed, to less than a tenth.
     As in the journal, numbers that are not finite become null and overlong strings are cut.
     """
     path = _run_file(Path(path))
     run = check_run(plain(run), str(path))
-    write_atomic(path, json.dumps(run, allow_nan=False, ensure_ascii=False, separators=(",", ":")) + "\n")
+    text = json.dumps(run, allow_nan=False, ensure_ascii=False, separators=(",", ":")) + "\n"
+    write_atomic(path, lzma.compress(text.encode("utf-8")) if path.suffix == PACKED else text)
     return path
 
 
@@ -48,7 +54,10 @@ def read_run(path: str | Path) -> Document:
     journal = folder / JOURNAL_NAME
     if folder.is_dir() and not file.exists() and journal.exists():
         return check_run(fold(read_journal(journal)), str(journal))
-    return check_run(parse(read_bytes(file), str(file), WHAT_TO_DO["run"]), str(file))
+    data = read_bytes(file)
+    if file.suffix == PACKED:
+        data = _unpacked(data, str(file))
+    return check_run(parse(data, str(file), WHAT_TO_DO["run"]), str(file))
 
 
 def check_run(run: object, where: str) -> Document:
@@ -98,6 +107,18 @@ _EVENTS = "Measure again; suite/record/run.py lists the events."
 
 def _run_file(path: Path) -> Path:
     return path / RUN_NAME if path.is_dir() else path
+
+
+def _unpacked(data: bytes, where: str) -> bytes:
+    """What was compressed, as far as a file may be long: a few bytes may unpack to any number."""
+    try:
+        unpacker = lzma.LZMADecompressor(lzma.FORMAT_XZ, PACKED_MEMORY_BYTES)
+        unpacked = unpacker.decompress(data, MAX_BYTES)
+    except (lzma.LZMAError, EOFError) as error:
+        raise RecordError(f"{where}: cannot be unpacked ({error}). {_REBUILD}") from None
+    if not unpacker.eof:
+        raise RecordError(f"{where}: ends too early, or unpacks to more than {MAX_BYTES} bytes. {_REBUILD}")
+    return unpacked
 
 
 def _name(event: object) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import json
+import lzma
 import random
 import tempfile
 import tracemalloc
@@ -82,10 +83,13 @@ def read_all(data: bytes) -> None:
         path = Path(name, "mla.json")
         path.write_bytes(data)
         Path(name, "journal.jsonl").write_bytes(data)
+        packed = Path(name, "run.json.xz")
+        packed.write_bytes(lzma.compress(data, preset=0) if len(data) % 2 else data)
         for kind in ("run", "baseline", "manifest", "specs"):
             one_sentence(lambda kind=kind: schema.load(path, kind))  # type: ignore[misc]
         one_sentence(lambda: read_baseline(path))
         one_sentence(lambda: read_run(path))
+        one_sentence(lambda: read_run(packed))
         one_sentence(lambda: read_run(name))
         one_sentence(lambda: read_journal(path))
 

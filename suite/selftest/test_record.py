@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import lzma
 import os
 import subprocess
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 from suite.record import files
 from suite.record.journal import Journal
 from suite.record.run import JOURNAL_NAME, RUN_NAME, check_run, fold, measured, read_run, write_run
-from suite.record.schema import Kind, RecordError, load, now_utc, parse_utc, schema_version, validate
+from suite.record.schema import MAX_BYTES, Kind, RecordError, load, now_utc, parse_utc, schema_version, validate
 from suite.record.source import source_state
 from suite.record.store import EvidenceStore, evidence_key
 from suite.selftest.record_examples import PROBLEM, make_events, make_run
@@ -139,6 +140,31 @@ def test_a_run_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert write_run(tmp_path, run) == tmp_path / RUN_NAME
     assert read_run(tmp_path) == read_run(tmp_path / RUN_NAME) == run
     assert [path.name for path in tmp_path.iterdir()] == [RUN_NAME]
+
+
+def test_a_compressed_run_is_read_as_it_was_written(tmp_path: Path) -> None:
+    run = make_run()
+    path = write_run(tmp_path / "a.json.xz", run)
+    assert read_run(path) == run
+    assert path.stat().st_size < len(json.dumps(run)) / 3
+
+
+@pytest.mark.parametrize(
+    ("data", "sentence"),
+    [
+        (b"{}" * 20, "cannot be unpacked"),
+        (lzma.compress(b"{}")[:-1], "ends too early, or unpacks to more than"),
+        (lzma.compress(b"{}", lzma.FORMAT_ALONE), "cannot be unpacked"),
+        (lzma.compress(b" " * (MAX_BYTES + 1), preset=0), "ends too early, or unpacks to more than"),
+        (lzma.compress(b"{}"), "Name a run file"),
+    ],
+    ids=["none", "cut", "another-format", "bomb", "no-run"],
+)
+def test_a_compressed_run_that_is_none(tmp_path: Path, data: bytes, sentence: str) -> None:
+    path = tmp_path / "a.json.xz"
+    path.write_bytes(data)
+    with pytest.raises(RecordError, match=sentence):
+        read_run(path)
 
 
 def test_an_error_that_is_no_number_is_written_as_null(tmp_path: Path) -> None:
