@@ -21,15 +21,15 @@ from .baseline import (
     Pair,
     baseline_path,
     format_baseline,
-    kept_run_path,
     name_of,
     read_baseline,
     write_baseline,
 )
+from .kept import keep_run
 from .only import is_selected
 from .pairs import Doubt, Evidence, LowerBound, doubt_of, is_refuted, propose, refusal_of
 from .refusals import commit, objections
-from .run import read_run, write_run
+from .run import read_run
 from .schema import Document, RecordError, parse_utc
 from .scores import Measured
 from .source import source_state
@@ -91,7 +91,7 @@ def promote(
     changed = [new for new, old, _ in baselines if new.claims != (old.claims if old else ())]
     for baseline in changed:
         format_baseline(baseline)  # all of them valid before the first is written
-    kept = [write_run(kept_run_path(root, evidence.device["key"], run["run_id"]), run) for run in runs if changed]
+    kept = [keep_run(root, evidence.device["key"], run) for run in runs if changed]
     written = tuple(write_baseline(root, baseline) for baseline in changed)
     return Summary(tuple(outcome for *_, outcomes in baselines for outcome in outcomes), (*written, *kept))
 

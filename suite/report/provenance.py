@@ -124,13 +124,18 @@ def _steps(run: Record) -> str:
 
 
 def command_line(command: Iterable[str]) -> str:
-    """An argv as one line of shell; the program by its name, since its folder is that of one machine."""
-    words = [plain(word, 1000) for word in command]
+    """An argv as one line of shell; the program by its name, and no --run-dir: folders are those of one machine."""
+    words = _without_option([plain(word, 1000) for word in command], "--run-dir")
     if not words:
         return "# the run did not record its command"
     program = PurePath(words[0])
     name = f"python -m {program.parent.name}" if program.name == "__main__.py" else program.name
     return " ".join([name if name.startswith("python -m ") else shell_word(name), *map(shell_word, words[1:])])
+
+
+def _without_option(words: list[str], option: str) -> list[str]:
+    named = {index for index, word in enumerate(words) if word == option or words[index - 1 : index] == [option]}
+    return [w for index, w in enumerate(words) if index not in named and not w.startswith(f"{option}=")]
 
 
 def shell_word(word: object) -> str:

@@ -12,7 +12,6 @@ import pytest
 
 from suite.record.baseline import Claim, baseline_path, format_baseline, read_baseline, read_baselines, write_baseline
 from suite.record.promote import PromoteError, promote
-from suite.record.run import read_run
 from suite.record.schema import Document, RecordError
 from suite.record.source import source_state
 from suite.selftest.promoted import (
@@ -46,17 +45,6 @@ def test_claims_are_made_against_the_fastest_vendor_and_generated_against_hand(t
     assert (claim.owner, claim.rival_version, claim.git_sha) == ("somebody", "1.2.3", "a" * 40)
     assert (claim.proven_utc, claim.gpu_uuids) == ("2026-11-02T18:59:02Z", ("GPU-0b0e",))
     assert summary.written[0] == tmp_path / "baselines" / "h200" / "mla.json"
-
-
-def test_the_runs_are_kept_and_can_be_promoted_from_again(tmp_path: Path) -> None:
-    first, *kept = promote_runs(tmp_path, two_runs()).written
-    assert [path.name for path in kept] == [f"{run['run_id']}.json.xz" for run in two_runs()]
-    assert [read_run(path) for path in kept] == two_runs()
-    text = first.read_text()
-    first.unlink()
-    root = tmp_path / "again"
-    promote_runs(root, [read_run(path) for path in kept])
-    assert (root / "baselines" / "h200" / "mla.json").read_text() == text
 
 
 def test_only_what_is_selected_is_claimed(tmp_path: Path) -> None:

@@ -208,4 +208,5 @@ def test_the_command_names_the_program_without_its_folder(written: list[Path]) -
     assert "\npytest -m mla --gpu h200 -k 'b64 and not q2'\n" in content
     assert "/somewhere" not in content
     assert command_line(["/x/lib/pytest/__main__.py", "-q"]) == "python -m pytest -q"
+    assert command_line(["pytest", "--run-dir", "a b", "-m", "mla", "--run-dir=x"]) == "pytest -m mla"
     assert command_line([]).startswith("#")
