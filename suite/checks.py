@@ -61,6 +61,8 @@ class Checks:
             if case.kernel.id not in wrong and self._run(lane, case, _mute)[-1]["status"] not in SETTLED:
                 wrong.add(case.kernel.id)
 
+        # The largest problems first: what is left at the end, one lane does while the others wait.
+        todo.sort(key=lambda case: load_problem(case.problem).memory_bytes(), reverse=True)
         num_lanes = lanes_for(len(todo), self.device.kind)
         if num_lanes > 1:
             with Stopwatch(self.campaign.phases_s, "check"):
