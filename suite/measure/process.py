@@ -19,6 +19,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from kernels.installed import ENVIRONMENT
+
 from .fence import Limits, limits_here
 from .folders import new_folder, remove
 from .janitor import JANITOR
@@ -250,10 +252,13 @@ class Worker:
 
 
 def scrubbed_environment(root: Path) -> dict[str, str]:
-    """The variables that a worker may see: no credentials, nothing of CI; `root` first on the path."""
+    """The variables that a worker may see: no credentials, nothing of CI; `root` first on the path.
+
+    What libraries are told, a user's own variables overrule where they are let through.
+    """
     kept = {k: v for k, v in os.environ.items() if k in ENVIRONMENT_NAMES or k.startswith(ENVIRONMENT_PREFIXES)}
     path = [str(root), *(os.path.abspath(p) for p in kept.get("PYTHONPATH", "").split(os.pathsep) if p)]
-    return kept | {"PYTHONPATH": os.pathsep.join(path), "PYTHONUNBUFFERED": "1"}
+    return ENVIRONMENT | kept | {"PYTHONPATH": os.pathsep.join(path), "PYTHONUNBUFFERED": "1"}
 
 
 def _write_all(fd: int, data: bytes) -> None:
