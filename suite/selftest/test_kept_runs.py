@@ -18,7 +18,8 @@ def test_the_runs_are_kept_and_can_be_promoted_from_again(tmp_path: Path) -> Non
     assert [read_run(path) for path in kept] == two_runs()
     promote_runs(tmp_path / "again", [read_run(path) for path in kept])
     factors = [{name: claim.factor for name, claim in claims(root).items()} for root in (tmp_path, tmp_path / "again")]
-    assert factors[0] and factors[0] == factors[1]
+    assert factors[0]
+    assert factors[0] == factors[1]
 
 
 def test_what_is_kept_does_not_say_where_files_lay(tmp_path: Path) -> None:
