@@ -178,6 +178,9 @@ def selftest(  # noqa: PLR0913, PLR0917 - each argument is an option
     ] = False,
     gpu: Annotated[str, typer.Option(metavar="DEVICE", help="As pytest's --gpu, for --aa and --adversaries.")] = "auto",
     runs: Annotated[int, typer.Option(min=2, help="Launches of --aa.")] = 24,
+    stored: Annotated[
+        bool, typer.Option("--stored", help="--aa of the launches that are stored, by the rules now in force.")
+    ] = False,
     only: Annotated[
         list[str] | None,
         typer.Option(
@@ -208,6 +211,10 @@ def selftest(  # noqa: PLR0913, PLR0917 - each argument is an option
         from .commands.faults import run as plant_faults
 
         raise typer.Exit(plant_faults(out, only or ()))
+    if aa and stored:
+        from .commands.aa import simulate_again
+
+        raise typer.Exit(simulate_again(_root(), gpu))
     if aa:
         from .commands.aa import run as measure_error_rates
 

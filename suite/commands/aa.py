@@ -15,10 +15,10 @@ from rich.table import Table
 from rich.text import Text
 
 from ..device.detect import ChosenDevice, choose, detect
-from ..judge.error_curve import conditions, curve
+from ..judge.error_curve import conditions, curve, judged_by_gate
 from ..measure.aa_launches import Samples, measure
 from ..measure.crew import RunError
-from ..record.error_rates import write_error_rates
+from ..record.error_rates import error_rates_path, read_error_rates, write_error_rates
 from ..record.schema import Document, now_utc, schema_version
 from ..report.error_rates import (
     caught_words,
@@ -68,6 +68,22 @@ def run(root: Path, gpu: str = "auto", runs: int = DEFAULT_RUNS, out: Path | Non
     if fewest < MIN_RUNS:
         typer.echo(f"Not stored: {fewest} launches are too few to resample; {MIN_RUNS} are the least.", err=True)
         return 0
+    typer.echo(f"wrote {write_error_rates(root, document)}")
+    return 0
+
+
+def simulate_again(root: Path, gpu: str) -> int:
+    """Judge the launches that are stored for a device, named by its key or as --gpu does, by the rules that are now in
+    force; print and store what they say. Nothing is measured. Returns 1 where none are stored, else 0."""
+    key = gpu if error_rates_path(root, gpu).exists() else choose(gpu, detect()).key
+    document = read_error_rates(root, key)
+    if document is None:
+        typer.echo(f"No error rates are stored for {key}. Measure them: kernelgate selftest --aa --gpu {key}", err=True)
+        return 1
+    kind = document["device"]["kind"]
+    classes = [judged_by_gate(one, kind) for one in document["classes"]]
+    document = {**document, "simulation": conditions(), "classes": classes}
+    _print(document)
     typer.echo(f"wrote {write_error_rates(root, document)}")
     return 0
 

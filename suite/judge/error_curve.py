@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .bands import bands_for
-from .error_rates import MEAN_PIECE, PROMOTE_LAUNCHES, Rates, family_rate, simulate, upper_limit
+from .error_rates import MEAN_PIECE, MOST_PROMOTE_LAUNCHES, PROMOTE_LAUNCHES, family_rate, simulate, upper_limit
 from .evidence import launch_score
 from .rival_rules import RULES, red_rate
 
@@ -34,34 +34,45 @@ def curve(problem: str, rival: str, timer: str, launches: Sequence[Launch], devi
         raise ValueError(f"{problem} was measured in {len(launches)} launches; at least {MIN_LAUNCHES} are needed.")
     percents = sorted(int(name) for name in launches[0] if name.isdigit())
     judged = ("base", "twin", *map(str, percents))
-    scores = {name: [launch_score(launch[name], launch["rival"]) for launch in launches] for name in judged}
-    medians_us = {name: _median_us(launches, name) for name in ("base", "rival")}
-    bands = bands_for(device_kind, min(medians_us.values()))
-
-    def gate(name: str, runs: int) -> Rates:
-        return simulate(scores["base"], scores[name], bands, NUM_CLAIMS, runs, SEED)
-
-    return {
+    scores = {name: [round(launch_score(launch[name], launch["rival"]), 7) for launch in launches] for name in judged}
+    measured = {
         "problem": problem, "rival": rival, "timer": timer, "launches": len(launches),
-        "kernel_us": _short(medians_us["base"]), "rival_us": _short(medians_us["rival"]),
+        "kernel_us": _short(_median_us(launches, "base")), "rival_us": _short(_median_us(launches, "rival")),
         "launch_sd": _short(statistics.stdev(scores["base"])),
-        "bands": {name: getattr(bands, name) for name in ("d0", "d1", "k_min", "k_max")},
-        "unchanged": {"gate": gate("base", RUNS_UNCHANGED).to_json(), "others": _others(launches, "base")},
-        "twin": {"gate": gate("twin", RUNS_SLOWED).to_json(), "others": _others(launches, "twin"),
-                 "measured_percent": _measured_percent(launches, "twin")},
+        "unchanged": {"others": _others(launches, "base")},
+        "twin": {"others": _others(launches, "twin"), "measured_percent": _measured_percent(launches, "twin")},
         "planted": [
             {"percent": percent, "measured_percent": _measured_percent(launches, str(percent)),
-             "gate": gate(str(percent), RUNS_SLOWED).to_json(), "others": _others(launches, str(percent))}
+             "others": _others(launches, str(percent))}
             for percent in percents
         ],
-        "scores": {name: [round(score, 7) for score in scores[name]] for name in judged},
+        "scores": scores,
     }  # fmt: skip
+    return judged_by_gate(measured, device_kind)
+
+
+def judged_by_gate(size_class: Mapping[str, Any], device_kind: str) -> dict[str, Any]:
+    """What was measured of one problem, and how often the gate, by the rules that are now in force, errs on it."""
+    bands = bands_for(device_kind, min(size_class["kernel_us"], size_class["rival_us"]))
+    scores = size_class["scores"]
+
+    def gate(name: str, runs: int) -> dict[str, Any]:
+        return {"gate": simulate(scores["base"], scores[name], bands, NUM_CLAIMS, runs, SEED).to_json()}
+
+    return {
+        **size_class,
+        "bands": {name: getattr(bands, name) for name in ("d0", "d1", "k_min", "k_max")},
+        "unchanged": {**size_class["unchanged"], **gate("base", RUNS_UNCHANGED)},
+        "twin": {**size_class["twin"], **gate("twin", RUNS_SLOWED)},
+        "planted": [{**point, **gate(str(point["percent"]), RUNS_SLOWED)} for point in size_class["planted"]],
+    }
 
 
 def conditions() -> dict[str, Any]:
     """What the simulation assumed; see `error_rates`."""
     return {
-        "num_claims": NUM_CLAIMS, "promote_launches": PROMOTE_LAUNCHES, "mean_piece": MEAN_PIECE,
+        "num_claims": NUM_CLAIMS, "mean_piece": MEAN_PIECE,
+        "promote_launches": PROMOTE_LAUNCHES, "most_promote_launches": MOST_PROMOTE_LAUNCHES,
         "runs_unchanged": RUNS_UNCHANGED, "runs_slowed": RUNS_SLOWED, "seed": SEED,
     }  # fmt: skip
 

@@ -1,8 +1,9 @@
 """How often the gate errs on launches that were really measured: claims and gate runs simulated by resampling them.
 
 A simulated claim is made as `promote` makes it: the lower bound of `interval` over PROMOTE_LAUNCHES launches, rounded
-down. Then a gate run judges it: after each launch the rules of `gate._judge`, vectorised here over many runs at once,
-until they decide or `k_max` launches are spent. The selftest holds the vectorised rules against the gate itself.
+down; where that is too uncertain, over twice as many, as `promote` says. Then a gate run judges it: after each launch
+the rules of `gate._judge`, vectorised here over many runs at once, until they decide or `k_max` launches are spent. The
+selftest holds the vectorised rules against the gate itself.
 
 Launches are resampled by the stationary bootstrap (Politis and Romano, "The Stationary Bootstrap", JASA 1994): pieces
 of consecutive launches, MEAN_PIECE long on average. What drifts from minute to minute stays together in a piece, and
@@ -28,9 +29,9 @@ Floats: TypeAlias = Any
 Integers: TypeAlias = Any
 """An array of int64."""
 
-PROMOTE_LAUNCHES = 15
+PROMOTE_LAUNCHES, MOST_PROMOTE_LAUNCHES = 15, 60
 """Launches that a claim is made from: three runs of five, the gate's fewest. `promote` takes two runs where they are
-certain enough, and asks for more launches where they are not."""
+certain enough, and asks for more launches where they are not: here for twice as many, and twice as many again."""
 PROMOTE_ALPHA = 0.05
 """Of `interval`, by default."""
 MEAN_PIECE = 5
@@ -51,7 +52,7 @@ class Rates:
     inconclusive: float
     mean_launches: float
     refused: float
-    """Claims that `promote` would have refused as too wide, of all that were tried; they are in no other figure."""
+    """Claims that `promote` would have refused to the last, of all that were tried; they are in no other figure."""
 
     def to_json(self) -> dict[str, Any]:
         """The fields as the stored file holds them."""
@@ -72,7 +73,7 @@ def simulate(
     ends, launches, refused = [], [], 0
     for start in range(0, runs, CHUNK):
         size = min(CHUNK, runs - start)
-        log_factor, is_refused = claim(resample(np.asarray(claimed), (size, PROMOTE_LAUNCHES), rng), bands)
+        log_factor, is_refused = claim_at_last(resample(np.asarray(claimed), (size, MOST_PROMOTE_LAUNCHES), rng), bands)
         refused += int(is_refused.sum())
         sequences = resample(np.asarray(judged), (size, bands.k_max), rng)[~is_refused]
         ended, spent = gate_runs(sequences, log_factor[~is_refused], bands, num_claims)
@@ -100,6 +101,18 @@ def resample(scores: Floats, shape: tuple[int, int], rng: np.random.Generator) -
     latest = np.maximum.accumulate(np.where(begins, column, 0), axis=1)
     index = np.take_along_axis(position, latest, axis=1) + column - latest
     return scores[index % len(scores)]
+
+
+def claim_at_last(scores: Floats, bands: Bands) -> tuple[Floats, Any]:
+    """`claim` of the first PROMOTE_LAUNCHES of each row of launch scores; of twice as many where that is refused, and
+    so on up to all."""
+    launches = PROMOTE_LAUNCHES
+    log_factor, is_refused = claim(scores[:, :launches], bands)
+    while launches < scores.shape[1] and is_refused.any():
+        launches *= 2
+        again = np.flatnonzero(is_refused)
+        log_factor[again], is_refused[again] = claim(scores[again, :launches], bands)
+    return log_factor, is_refused
 
 
 def claim(scores: Floats, bands: Bands) -> tuple[Floats, Any]:
