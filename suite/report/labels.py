@@ -22,6 +22,8 @@ _USUAL_SHARE, _USUAL_SIZE_SHARE = 1 / 2, 2 / 3
 """What is usual is shared by more than that: sizes are what a reader looks for, and stay longer."""
 MOST_CHARS = 60
 """Of a label: longer ones leave a plot no room."""
+WORDY_CHARS = 44
+"""Of a label without its task, which makes two lines beside a plot: longer ones name only what tells problems apart."""
 
 
 class Labels:
@@ -70,9 +72,20 @@ class _TaskLabels:
         fields = self._problems.get(problem)
         if fields is None:
             return None
-        tokens = [_token(n, v) for n, v in fields.items() if self._varies(n) and _token(n, v) != self._usual(n)]
+        tokens = {n: _token(n, v) for n, v in fields.items() if self._varies(n) and _token(n, v) != self._usual(n)}
         sizes = [_token(n, v) for n, v in fields.items() if n in _TAGS and isinstance(v, int)]
-        return " ".join(tokens or sizes) or None
+        return " ".join(self._few_of(problem, tokens).values() or sizes) or None
+
+    def _few_of(self, problem: str, tokens: dict[str, str]) -> dict[str, str]:
+        """As many of the tokens as there is room for, sizes and types the last to go; no two problems get the same."""
+        others = [{_token(*field) for field in f.items()} for name, f in self._problems.items() if name != problem]
+        while len(" ".join(tokens.values())) > WORDY_CHARS:
+            without = {n: {n_: t for n_, t in tokens.items() if n_ != n} for n in tokens}
+            spare = [n for n in tokens if not any(set(without[n].values()) <= other for other in others)]
+            if not spare:
+                break
+            tokens = without[max(spare, key=lambda n: (not n.endswith("dtype"), n not in _TAGS, len(tokens[n])))]
+        return tokens
 
     def tags(self) -> list[str]:
         varying = [n for n in self._counts if self._varies(n)]

@@ -56,6 +56,21 @@ def test_labels_drop_what_is_shared_and_the_legend_says_it() -> None:
     assert "kv_dtype bf16" in labels.legend()
 
 
+def test_long_labels_name_what_tells_problems_apart() -> None:
+    sizes = {"num_tokens": 128, "hidden_size": 7168, "intermediate_size": 2048, "num_experts": 256, "top_k": 8}
+    others = {f"x/t-{n}": {name: value + n for name, value in sizes.items()} for n in range(1, 4)}
+    plain = {"num_local_experts": 64, "routing_of_tokens": "given", "weight_dtype": "bfloat16"}
+    fp8 = {"num_local_experts": 65, "routing_of_tokens": "drawn", "weight_dtype": "float8_e4m3fn"}
+    problems = {name: fields | plain for name, fields in others.items()} | {
+        "x/t-p": sizes | plain,
+        "x/t-f": sizes | fp8,
+    }
+    labels = Labels(problems)
+    assert labels.label("x/t-p") == "t128 hidden7168 inter2048 e256 top8"
+    assert labels.label("x/t-f") == "t128 inter2048 e256 top8 weight-e4m3fn"
+    assert len({labels.label(name) for name in problems}) == len(problems)
+
+
 def test_labels_of_booleans_and_dtypes() -> None:
     labels = Labels(
         {"x/t-a": {"causal": True, "kv_dtype": "bfloat16"}, "x/t-b": {"causal": False, "kv_dtype": "float8_e4m3fn"}}
