@@ -94,3 +94,38 @@ def test_a_plan_may_hold_tensors_without_memory_of_their_own() -> None:
         plan.pages = odd
         with left_alone("toy/own", calls, "x"):
             pass
+
+
+class Acts(dict[str, int]):
+    """Has code of its own for whatever it is asked."""
+
+    asked: list[str] = []  # noqa: RUF012 - that is the point
+
+    def __iter__(self) -> Any:
+        self.asked.append("items")
+        return iter(())
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> type:
+        self.asked.append("class")
+        return Acts
+
+
+@dataclass
+class Declared:
+    tiles: Any = 4
+
+    def __getattribute__(self, name: str) -> Any:
+        Acts.asked.append(name)
+        return object.__getattribute__(self, name)
+
+
+def test_nothing_of_a_kernels_own_runs_when_its_plan_is_looked_at() -> None:
+    _, plan, calls = rival()
+    Acts.asked.clear()
+    plan.pages.untyped_storage = plan.pages.data_ptr = lambda: Acts.asked.append("tensor")
+    plan.library, plan.table = Declared(), Acts()  # type: ignore[assignment]
+    Acts.asked.clear()
+    with left_alone("toy/own", calls, "x"):
+        pass
+    assert Acts.asked == []
