@@ -1,4 +1,4 @@
-"""In the worker: what glibc's malloc does with large blocks, which a process can set for all that is called in it."""
+"""In the worker: what glibc's malloc does, which a process can set for all that is called in it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,11 @@ LARGE_BYTES = 64 << 20
 """What malloc maps by itself wherever it may map anything."""
 IS_MAPPED = 2
 """The bit of a block's size by which glibc marks it."""
+BLOCK_BYTES, WRITTEN = 1 << 13, (0x0F, 0xA5)
+"""A block that malloc hands out again when it was just given back, too large for what a thread keeps for itself, and
+what is written to it: memory may be filled with one of them."""
+ATTEMPTS = 3
+"""Another thread may have had it in between."""
 
 
 def large_blocks() -> tuple[bool, bool] | None:
@@ -26,3 +31,25 @@ def large_blocks() -> tuple[bool, bool] | None:
     end = libc.sbrk(0)
     libc.free(ctypes.c_void_p(block))
     return bool(flags & IS_MAPPED), libc.sbrk(0) < end
+
+
+def keeps_content() -> bool | None:
+    """Whether malloc leaves memory as it is; None where it is no glibc.
+
+    It can be told to fill what it hands out and takes back with one byte: all who need scratch memory pay for that.
+    """
+    libc = ctypes.CDLL(None)
+    if not hasattr(libc, "gnu_get_libc_version"):
+        return None
+    return all(any(_finds_again(libc, byte) for _ in range(ATTEMPTS)) for byte in WRITTEN)
+
+
+def _finds_again(libc: ctypes.CDLL, byte: int) -> bool:
+    libc.malloc.restype = ctypes.c_void_p
+    block = ctypes.c_void_p(libc.malloc(ctypes.c_size_t(BLOCK_BYTES)))
+    ctypes.memset(block, byte, BLOCK_BYTES)
+    libc.free(block)
+    again = ctypes.c_void_p(libc.malloc(ctypes.c_size_t(BLOCK_BYTES)))
+    last = ctypes.string_at((again.value or 0) + BLOCK_BYTES - 1, 1)[0]  # of the first ones malloc makes use itself
+    libc.free(again)
+    return again.value != block.value or last == byte

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from .libraries import is_ours
-from .malloc import large_blocks
+from .malloc import keeps_content, large_blocks
 
 CU_LIMIT_PERSISTING_L2_CACHE_SIZE = 6
 """NVIDIA's driver API, `CUlimit`."""
@@ -251,7 +251,7 @@ def _of_the_host() -> dict[str, Any]:
     """Where kernels run on the CPU. Beside a GPU compilers handle signals past Python."""
     status = _text("status")
     return {
-        "malloc": large_blocks(),
+        "malloc": (large_blocks(), keeps_content()),
         "process": dict(OF_THE_PROCESS.findall(status)),
         "signals that are caught": [int(mask, 16) & ~OF_THE_C_LIBRARY for mask in CAUGHT.findall(status)],
         "timer slack": _text("timerslack_ns"),

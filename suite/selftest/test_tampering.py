@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import importlib
 import os
@@ -22,6 +23,7 @@ torch = pytest.importorskip("torch")
 from kernels.mla import torch_sdpa_math  # noqa: E402 - after the skip
 from suite.device import timer  # noqa: E402
 from suite.measure import process_settings  # noqa: E402
+from suite.measure.malloc import WRITTEN, keeps_content  # noqa: E402
 from suite.measure.process_settings import put_back, torch_settings  # noqa: E402
 from suite.measure.tampering import Tampered, keeps_computing, untouched  # noqa: E402
 
@@ -217,3 +219,15 @@ def test_an_audit_hook_that_a_library_adds_is_no_kernels_doing(tmp_path: Path, m
     with pytest.raises(Tampered, match="audit hooks from"), untouched("when it was run"):
         exec(f"{ADDS_A_HOOK} or print()", vars(library))  # code that is not the library's, among its names
     sys.modules.pop(library.__name__)
+
+
+@pytest.mark.skipif(keeps_content() is None, reason="glibc's malloc alone is asked")
+def test_a_malloc_that_fills_memory_is_seen() -> None:
+    perturb, libc = -6, ctypes.CDLL(None)
+    assert keeps_content()
+    for byte in (0x55, *WRITTEN):
+        libc.mallopt(perturb, byte)
+        fills = not keeps_content()
+        libc.mallopt(perturb, 0)
+        assert fills
+    assert keeps_content()
