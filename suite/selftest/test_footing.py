@@ -6,7 +6,9 @@ import contextlib
 import ctypes
 import functools
 import importlib
+import json
 import mmap
+import os
 import sys
 import time
 import warnings
@@ -36,6 +38,8 @@ def registered() -> None:
 CHANGES: dict[str, tuple[Any, str, Any]] = {
     "torch.nn.attention.sdpa_kernel was replaced": (ATTENTION, "sdpa_kernel", print),
     "contextlib._GeneratorContextManager.__enter__ was": (contextlib._GeneratorContextManager, "__enter__", print),
+    "json._default_encoder.encode was": (json._default_encoder, "encode", print),  # type: ignore[attr-defined]
+    "os.environ.decodevalue was": (os.environ, "decodevalue", str),
     "functools.wraps was replaced": (functools.wraps, "__code__", (lambda: None).__code__),
 }
 
