@@ -56,8 +56,12 @@ class Drawn:
         self.problem.redraw(self.inputs, self.generator.manual_seed(seed))
 
     def changed_activations(self) -> torch.Tensor:
-        """[] bool on the device: whether any activation is not what was given. Does not wait."""
+        """[] bool on the device: whether any activation is not what was given. Does not wait.
+
+        What was given is forgotten now: whoever waits for its copies to go must not learn when the next are drawn.
+        """
         pairs = [(self.inputs[name], expected) for name, expected in self._expected.items()]
+        self._expected = {}
         differ = [(now.view(torch.uint8) != then.view(torch.uint8)).any() for now, then in pairs]
         return torch.stack(differ).any() if differ else torch.zeros((), dtype=torch.bool, device=self.generator.device)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import gc
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -201,3 +202,43 @@ def test_finalisers_of_what_a_call_left_run_in_no_later_call(tmp_path: Path) -> 
     play(leaves, tmp_path)
     assert len(finalised) >= 100
     assert not any(finalised)
+
+
+def test_finalisers_that_leave_garbage_again_are_refused(tmp_path: Path) -> None:
+    class Again:
+        left = 1000
+
+        def __init__(self) -> None:
+            self.itself = self
+
+        def __del__(self) -> None:
+            Again.left -= 1
+            if Again.left:
+                Again()
+
+    def leaves(problem: Problem, drawn: Drawn) -> Outputs:
+        Again()
+        return fresh(problem, drawn)
+
+    with pytest.raises(Tampered, match="without end") as error:
+        play(leaves, tmp_path)
+    assert culprit(error.value) == {"kernel": "toy/a"}
+    Again.left = 1
+
+
+def test_nobody_learns_from_the_harnesss_copies_that_inputs_were_drawn(tmp_path: Path) -> None:
+    gone = list[int]()
+
+    def waits(problem: Problem, drawn: Drawn) -> Outputs:
+        assert len(gone) == len(watching)  # the copies of the call before went before these inputs were drawn
+        drawn_now = {name: drawn.inputs[name].clone() for name in drawn._expected}
+        known = drawn._expected.values()
+        watching.extend(weakref.ref(copy, lambda _: gone.append(same(drawn, drawn_now))) for copy in known)
+        return fresh(problem, drawn)
+
+    def same(drawn: Drawn, then: dict[str, Any]) -> int:
+        return all(torch.equal(drawn.inputs[name], tensor) for name, tensor in then.items())
+
+    watching: list[Any] = []
+    play(waits, tmp_path)
+    assert gone == [True] * 3
