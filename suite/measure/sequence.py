@@ -22,6 +22,7 @@ from .blame import blamed, blaming
 from .caches import reset_persisting_lines
 from .drawn import Drawn, InputsChangedError
 from .execute import WrongFormError, copies, digests, fixed_checksums, require_tensors, save_outputs
+from .given_back import GivenBack
 from .held import poison, rewritten, same_memory
 from .helpers import HELPERS
 from .possessions import Possessions, of_others, refuse_changes
@@ -64,6 +65,7 @@ class Sequence:
     """Of the fixed inputs, in calls that are looked at one by one."""
     _before: Snapshot | None = None
     """The process, in calls that are looked at one by one: so that the one who changes it is named."""
+    _given_back: GivenBack = field(default_factory=GivenBack)
     _others: Possessions = field(default_factory=dict)
     """What all other kernels hold, in the same calls."""
 
@@ -98,6 +100,9 @@ class Sequence:
         if guilty := HELPERS.culprit():
             sentence = "Threads or processes that it started computed in other kernels' calls, or ahead of its own."
             raise blamed(guilty, OutsideWorkError(sentence))
+        if guilty := self._given_back.culprit():
+            sentence = "In its calls it gave memory back to the system which others then had to get anew."
+            raise blamed(guilty, Tampered(sentence))
 
     def save_kept(self) -> None:
         """Save what could wait."""
@@ -148,6 +153,7 @@ class Sequence:
         self._checksums = fixed_checksums(self.problem, self.drawn.inputs) if checked else {}
         self._others = of_others(kernel, self.calls) if self._before else {}
         if self.device.kind == "cpu":
+            self._given_back.call_begins(kernel)
             self.ask({"ask": "ready", "undo": self.drawn.entrust()})  # from here on the parent waits for the call alone
             HELPERS.call_begins(kernel)
 

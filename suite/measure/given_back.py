@@ -1,0 +1,46 @@
+"""In the worker, on a CPU: memory that a kernel gives back to the system whenever it is called.
+
+What malloc holds free is everybody's scratch memory: who has it returned (malloc_trim) pays little for that, and the
+next kernel gets it again page by page, at twice the time of its call.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+NOTICED_BYTES = (1 << 20) + (os.cpu_count() or 1) * (128 << 10)
+"""Each processor keeps so much back from Linux's account of a process."""
+
+
+@dataclass(slots=True)
+class GivenBack:
+    """By the kernels of one process."""
+
+    _kernel: str = ""
+    _held_bytes: int = 0
+    _fell: dict[str, list[bool]] = field(default_factory=dict)
+    """Kernel -> of each of its calls, whether the process held less memory before the next call than before it."""
+
+    def call_begins(self, kernel: str) -> None:
+        """Right before a call: so that what is done behind one counts as its."""
+        now_bytes = private_bytes()
+        if self._kernel:
+            self._fell.setdefault(self._kernel, []).append(now_bytes < self._held_bytes - NOTICED_BYTES)
+        self._kernel, self._held_bytes = kernel, now_bytes
+
+    def culprit(self) -> str | None:
+        """A kernel behind most of whose calls others had to get their memory anew."""
+        guilty = [kernel for kernel, fell in self._fell.items() if 2 * sum(fell) > len(fell)]
+        return guilty[0] if guilty else None
+
+
+def private_bytes() -> int:
+    """Memory that this process holds and shares with none; 0 where this is not Linux."""
+    try:
+        _, resident, shared = Path("/proc/self/statm").read_text().split()[:3]
+    except OSError:
+        return 0
+    return (int(resident) - int(shared)) * PAGE_BYTES
