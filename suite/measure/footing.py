@@ -59,9 +59,9 @@ class Footing:
     _operators: dict[str, str] = field(default_factory=operators)
     _patched: set[str] = field(default_factory=patched_code)
 
-    def refuse_changes(self, when: str) -> None:
-        """Tampered, naming what was changed."""
-        now, patched = operators(), patched_code() - self._patched
+    def refuse_changes(self, when: str, quickly: bool = False) -> None:
+        """Tampered, naming what was changed. Operators take four fifths of the time: not `quickly`."""
+        now, patched = self._operators if quickly else operators(), patched_code() - self._patched
         changed = [f"{name} was replaced" for name in self._surface.changes()]
         changed += [f"{n} is computed by another function" for n, by in self._operators.items() if now.get(n) != by]
         changed += [f"machine code of {name} was written over" for name in sorted(patched)]

@@ -26,13 +26,13 @@ from .caches import flush_and_touch
 from .contestant import Contestant
 from .drawn import InputsChangedError
 from .execute import WrongFormError, failure, fixed_checksums, handles, plan_inputs, synchronize, why_not
-from .footing import footing
+from .footing import Footing, footing
 from .helpers import HELPERS
 from .possessions import left_alone
 from .sequence import Ask
 from .session import Session
 from .stopwatch import Stopwatch
-from .tampering import Tampered, import_ahead, keeps_computing, load_watched, module_of, untouched
+from .tampering import Snapshot, Tampered, import_ahead, keeps_computing, load_watched, module_of, untouched
 
 HARM: dict[type[Exception], str] = {
     Tampered: "tampered",
@@ -91,7 +91,8 @@ def measure_problem(ask: Ask, **fields: Any) -> dict[str, Any]:
         try:
             gc.collect()
             gc.freeze()  # what is there now, no later collection has to go through
-            with untouched("in timed calls", changing=changing):
+            with untouched("in timed calls", changing=changing) as found:
+                session.look = functools.partial(_look, found, stand)
                 measurements, kept = session.measure(contestants)
                 witnessed = [c for c in contestants if c.kernel_id in request.witnessed]
                 session.witness(witnessed, _medians_us(measurements))
@@ -113,6 +114,13 @@ def measure_problem(ask: Ask, **fields: Any) -> dict[str, Any]:
         "cost": dict(cost),
         "phases_s": phases_s,
     }
+
+
+def _look(before: Snapshot, stand: Footing | None) -> None:
+    """In the midst of timed calls: what was changed may be put back before the last of them."""
+    before.refuse_changes("in timed calls")
+    if stand:
+        stand.refuse_changes("in timed calls", quickly=True)
 
 
 def _medians_us(measurements: list[dict[str, Any]]) -> dict[str, float]:

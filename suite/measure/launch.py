@@ -60,7 +60,7 @@ class ProblemLaunch:
         if reply["status"] == "ran" and guilty >= set(doubted):
             return reply, failures, source
         if not guilty:  # each runs alone: once more together
-            reply, source = self._request(kernels)
+            reply, source = self._request(kernels, closely=True)
             doubted = _failed_in(reply, kernels)
             if not doubted:
                 return reply, [], source
@@ -78,13 +78,13 @@ class ProblemLaunch:
         failures: list[dict[str, str]] = []
         for kernel in kernels:
             self.crew.retire("launch")  # what the others left in it is not this one's fault
-            alone, _ = self._request([kernel])
+            alone, _ = self._request([kernel], closely=True)
             if alone["status"] != "ran":
                 failures.append({"kernel": kernel, "reason": alone["reason"], "sentence": alone["sentence"]})
             failures += alone.get("failures", [])
         return failures
 
-    def _request(self, kernels: list[str]) -> tuple[dict[str, Any], BlockSource]:
+    def _request(self, kernels: list[str], closely: bool = False) -> tuple[dict[str, Any], BlockSource]:
         chosen = self.crew.chosen
         on_cpu = chosen.device.kind == "cpu"  # where the parent waits for every call as it is
         # The reference takes seconds, and others are held against it.
@@ -97,7 +97,7 @@ class ProblemLaunch:
                    "budget_s": CPU_BUDGET_S if on_cpu else GPU_BUDGET_S}  # fmt: skip
         with Stopwatch(self.phases_s, "startup"):
             self.crew.start("launch")
-        source = BlockSource(self.crew.origin, run_queue=RunQueue(self.crew.worker("launch").pid))
+        source = BlockSource(self.crew.origin, looks_always=closely, run_queue=RunQueue(self.crew.worker("launch").pid))
         started = time.monotonic()
         reply = self.crew.request("launch", message, LAUNCH_TIMEOUT_S, source.answer)
         elapsed_s = time.monotonic() - started

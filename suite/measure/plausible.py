@@ -6,7 +6,8 @@ import statistics
 from collections.abc import Collection
 from typing import Any
 
-from .blocks import BlockSource, Sequence
+from .account import Sequence
+from .blocks import BlockSource
 
 WITNESS_SHARE, WITNESS_SLACK_US = 0.6, 10.0
 """A cold call takes longer than calls back to back on warm caches; its reported time must be this share of theirs."""

@@ -46,6 +46,8 @@ class Sequence:
     """Kernel -> its calls: in different places of memory, or one."""
     blocks: int
     output_dir: Path
+    look: Callable[[], None] = lambda: None
+    """Raises where the process is not as it was before the first call; whenever the parent says so."""
     order: list[str] = field(default_factory=list)
     """Kernel of every call."""
     kept: list[dict[str, Any]] = field(default_factory=list)
@@ -173,6 +175,8 @@ class Sequence:
             handed = self.ask(question)  # until here the parent's clock looked on
             self.drawn.take_back(handed["undo"])
             HELPERS.call_ended(kernel, self._told_us)
+            if handed["look"]:
+                self.look()
         refuse_changes(kernel, self._others, self.calls, "in a timed call")
         if not call.replay:
             self._refuse_held_memory(kernel, call.outputs)

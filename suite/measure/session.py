@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,8 @@ class Session:
     phases_s: dict[str, float]
     budget_s: float
     max_blocks: int
+    look: Callable[[], None] = lambda: None
+    """See `Sequence`."""
     _sequences: int = 0
     drawn: Drawn = field(init=False)
 
@@ -153,7 +156,7 @@ class Session:
             self._sequences += 1
             calls = {c.kernel_id: c.calls for c in contestants}
             sequence = Sequence(self._sequences, self.problem, self.device, self.drawn, self.ask, calls, blocks,
-                                self.output_dir)  # fmt: skip
+                                self.output_dir, self.look)  # fmt: skip
             try:
                 with Stopwatch(self.phases_s, "kernels"):
                     times_us = timer.measure(sequence.steps())

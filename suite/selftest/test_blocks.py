@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from suite.measure.blocks import KEPT_BLOCKS, BlockSource, Sequence
+from suite.measure.account import KEPT_BLOCKS, Sequence
+from suite.measure.blocks import BlockSource
 from suite.measure.plausible import consistent, contradicted
 from suite.measure.process import WorkerError
 from suite.measure.run_queue import Load, Mark, RunQueue, _process_us
@@ -226,7 +227,7 @@ def test_outputs_that_are_computed_when_they_are_handed_over_contradict_the_time
         source.answer({"ask": "ready", "undo": ["rows"]})
         source.answer({"ask": "told", "sequence": 1, "time_us": 100.0})
         time.sleep(0.02 if index % 2 else 0.001)
-        assert source.answer({"ask": "handed", "sequence": 1, "sha256": {"out": "a"}}) == {"undo": ["rows"]}
+        assert source.answer({"ask": "handed", "sequence": 1, "sha256": {"out": "a"}})["undo"] == ["rows"]
         ask(source, index)
     (failure,) = contradicted(reply({})["measurements"], source)
     assert failure["kernel"] == "toy/a"
@@ -258,6 +259,18 @@ def around(
         sequence.told((told_us if own else 3000.0) + call, 3150.0 + call + late_us)
         sequence.handed_us.append((handed_us if own else 200.0) + late_us)
     return sequence
+
+
+@pytest.mark.parametrize(("changes", "found"), [({}, []), ({"drawn_us": 60000.0, "told_us": 90000.0}, []),
+                                                ({"drawn_us": 90000.0}, [KERNELS[0]]),
+                                                ({"handed_us": 90000.0}, [KERNELS[0]])])  # fmt: skip
+def test_where_others_compute_who_has_more_around_its_calls_than_in_them_is_contradicted(
+    changes: dict[str, float], found: list[str]
+) -> None:
+    sequence = around(noise_us=3000.0, **changes)
+    sequence.is_calm = False
+    sequence.waited_us = [told or 0.0 for told in sequence.told_us]
+    assert list(sequence.contradictions()) == found
 
 
 @pytest.mark.parametrize("changes", [{"drawn_us": 2800.0}, {"told_us": 1950.0}, {"handed_us": 2700.0},

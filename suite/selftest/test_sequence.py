@@ -58,7 +58,7 @@ def smoke_problem(family: str) -> Problem:
 
 
 def answer(question: dict[str, Any]) -> dict[str, Any]:
-    return {"seed": question.get("index", 0), "keep_previous": False}
+    return {"seed": question.get("index", 0), "keep_previous": False, "look": False}
 
 
 @pytest.mark.parametrize("family", TASKS)
@@ -81,7 +81,8 @@ def test_surroundings_do_all_that_is_done_around_calls(family: str, tmp_path: Pa
 class Parent:
     """Keeps every call, and remembers what it was told."""
 
-    def __init__(self) -> None:
+    def __init__(self, looks_after: str = "") -> None:
+        self.looks_after = looks_after
         self.handed: list[dict[str, str]] = []
         self.undo: Any = None
 
@@ -89,7 +90,8 @@ class Parent:
         self.undo = question.get("undo", self.undo)
         if question["ask"] == "handed":
             self.handed.append(question["sha256"])
-        return {"seed": question.get("index", 0) + 1, "keep_previous": question.get("index", 0) > 0, "undo": self.undo}
+        return {"seed": question.get("index", 0) + 1, "keep_previous": question.get("index", 0) > 0, "undo": self.undo,
+                "look": question["ask"] == self.looks_after}  # fmt: skip
 
 
 def play(run: Any, tmp_path: Path, blocks: int = 3) -> tuple[Sequence, Parent]:
@@ -224,6 +226,18 @@ def test_finalisers_that_leave_garbage_again_are_refused(tmp_path: Path) -> None
         play(leaves, tmp_path)
     assert culprit(error.value) == {"kernel": "toy/a"}
     Again.left = 1
+
+
+def test_the_process_is_looked_at_when_the_parent_says_so(tmp_path: Path) -> None:
+    problem, looked = smoke_problem("gemm"), list[str]()
+    for looks_after in ("", "handed"):
+        parent = Parent(looks_after)
+        drawn = Drawn(problem, problem.make_inputs(0, "cpu"), torch.Generator())
+        call = TimedCall(run=functools.partial(fresh, problem, drawn), before=lambda: None)
+        look = functools.partial(looked.append, looks_after)
+        sequence = Sequence(1, problem, CPU, drawn, parent, {"toy/a": [call]}, 3, tmp_path, look)
+        PerfCounter().measure(sequence.steps())
+    assert looked == ["handed"] * 3
 
 
 def test_nobody_learns_from_the_harnesss_copies_that_inputs_were_drawn(tmp_path: Path) -> None:
