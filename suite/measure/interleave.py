@@ -33,6 +33,7 @@ from .sequence import Ask
 from .session import Session
 from .stopwatch import Stopwatch
 from .tampering import Snapshot, Tampered, import_ahead, keeps_computing, load_watched, module_of, untouched
+from .thread_pools import settle_libraries
 
 HARM: dict[type[Exception], str] = {
     Tampered: "tampered",
@@ -81,6 +82,8 @@ def measure_problem(ask: Ask, **fields: Any) -> dict[str, Any]:
             synchronize(target.torch_name)
         with Stopwatch(phases_s, "prepare"):
             changing: set[str] = set()
+            if target.kind == "cpu":
+                settle_libraries()
             _load_libraries(request, case, target)
             stand = footing() if target.kind == "cpu" else None
             contestants, failures = _prepare_all(request, ask, case, inputs, target, before, changing)

@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 
+from . import thread_pools
 from .libraries import is_ours
 from .malloc import keeps_content, large_blocks
 
@@ -255,6 +256,7 @@ def _of_the_host() -> dict[str, Any]:
         "process": dict(OF_THE_PROCESS.findall(status)),
         "signals that are caught": [int(mask, 16) & ~OF_THE_C_LIBRARY for mask in CAUGHT.findall(status)],
         "timer slack": _text("timerslack_ns"),
+        "threads of OpenMP and MKL": thread_pools.told(),
     }
 
 
