@@ -256,3 +256,24 @@ def test_nobody_learns_from_the_harnesss_copies_that_inputs_were_drawn(tmp_path:
     watching: list[Any] = []
     play(waits, tmp_path)
     assert gone == [True] * 3
+
+
+def test_what_observes_operators_does_so_in_no_later_call(tmp_path: Path) -> None:
+    trace = tmp_path / "trace.json"
+    observer = torch.profiler.ExecutionTraceObserver()
+    calls = iter(range(3))
+
+    def observes(problem: Problem, drawn: Drawn) -> Outputs:
+        if next(calls) == 0:
+            observer.register_callback(str(trace))
+            observer.start()
+            torch.ones(1).sin()
+        else:
+            torch.ones(1).cos()
+        return fresh(problem, drawn)
+
+    play(observes, tmp_path)
+    observer.unregister_callback()
+    seen = trace.read_text()
+    assert "aten::sin" in seen
+    assert "aten::cos" not in seen
