@@ -157,6 +157,11 @@ class Problem(ABC):
                 changes.append(Edit(name, rows, (-table[rows].float()).to(tensor.dtype)))
         return changes
 
+    @property
+    def sign_bytes(self) -> Mapping[str, tuple[int, ...]]:
+        """Sign bits of inputs whose values are packed in bytes: name -> bytes that repeat throughout the input."""
+        return {}
+
     def updated_rows(self, inputs: Inputs) -> dict[str, torch.Tensor]:
         """Rows that a call writes into its inputs, in place: name -> [n] int64, none twice.
 

@@ -69,6 +69,10 @@ class LinearMX(Gemm):
         return "bfloat16" if self.x_format == "bfloat16" else "float8_e4m3fn"
 
     @property
+    def sign_bytes(self) -> Mapping[str, tuple[int, ...]]:
+        return {"w": SIGNS[BITS[self.w_format]]}
+
+    @property
     def row_bytes(self) -> int:
         """Bytes of a row of w."""
         return self.k * BITS[self.w_format] // 8

@@ -7,15 +7,17 @@ process that kernels are called in and the referee's do the same from the same s
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 from kernels.problem import Inputs, Problem, Residency
 
-SIGNS_IN_A_WORD = {
-    torch.float32: 0x8000000080000000, torch.bfloat16: 0x8000800080008000, torch.float16: 0x8000800080008000,
-    torch.float8_e4m3fn: 0x8080808080808080, torch.float8_e5m2: 0x8080808080808080,
+SIGN_BYTES = {
+    torch.float32: (0, 0, 0, 0x80), torch.bfloat16: (0, 0x80), torch.float16: (0, 0x80),
+    torch.float8_e4m3fn: (0x80,), torch.float8_e5m2: (0x80,),
 }  # fmt: skip
-"""Sign bits of a word of 64 bits. Not of the types in which a zero with a sign is NaN."""
+"""Sign bits in the bytes of an element. Not of the types in which a zero with a sign is NaN."""
 WORD_BYTES = 8
 SAMPLED = 1 << 16
 """Elements that show whether an input has signs at all: scales have none."""
@@ -26,41 +28,55 @@ CPU_TILE_WORDS, GPU_TILE_WORDS = 1 << 20, 1 << 23
 class Renewal:
     """The signs of one problem's inputs; `renew` changes them in place, `restore` puts them back."""
 
-    __slots__ = ("_generator", "_signs", "_words")  # an instance's methods cannot be replaced
+    __slots__ = ("_generator", "_masks", "_signs", "_words")  # an instance's methods cannot be replaced
 
     def __init__(self, problem: Problem, inputs: Inputs) -> None:
-        self._words: list[tuple[torch.Tensor, int]] = []
+        self._words: list[torch.Tensor] = []
+        self._masks: list[torch.Tensor] = []
+        """[words until they repeat] int64 sign bits, shifted by one."""
         self._signs: list[torch.Tensor] = []
         device = next(iter(inputs.values())).device
         self._generator = torch.Generator(device)
         for name in sorted({edit.name for edit in problem.edits(inputs, self._generator.manual_seed(0))}):
             tensor = inputs[name]
-            if problem.residency[name] is Residency.COLD and name not in problem.activations and _has_signs(tensor):
+            sign_bytes = problem.sign_bytes.get(name) or _sign_bytes(tensor)
+            if problem.residency[name] is Residency.COLD and name not in problem.activations and sign_bytes:
                 data = tensor.view(-1).view(torch.uint8)
                 words = data[: data.numel() // WORD_BYTES * WORD_BYTES].view(torch.int64)
                 most = CPU_TILE_WORDS if words.is_cpu else GPU_TILE_WORDS
-                self._words.append((words, SIGNS_IN_A_WORD[tensor.dtype]))
-                self._signs.append(words.new_zeros(min(words.numel(), most)))
+                masks = [mask >> 1 for mask in _masks(sign_bytes)]
+                repeats = max(1, min(words.numel(), most) // len(masks))
+                self._words.append(words)
+                self._masks.append(torch.tensor(masks, device=words.device))
+                self._signs.append(words.new_zeros(repeats * len(masks)))
 
     def renew(self, seed: int) -> None:
         """Signs drawn from `seed`, whatever they were; does not wait for the device."""
         self._generator.manual_seed(seed)
-        for (words, mask), signs in zip(self._words, self._signs, strict=True):
+        for words, masks, signs in zip(self._words, self._masks, self._signs, strict=True):
             drawn = torch.empty_like(signs).random_(generator=self._generator)  # 63 bits
-            drawn.bitwise_and_(mask >> 1).bitwise_left_shift_(1)
+            drawn.view(-1, len(masks)).bitwise_and_(masks).bitwise_left_shift_(1)
             _flip(words, signs.bitwise_xor_(drawn))
             signs.copy_(drawn)
 
     def restore(self) -> None:
         """The signs that the inputs were drawn with."""
-        for (words, _), signs in zip(self._words, self._signs, strict=True):
+        for words, signs in zip(self._words, self._signs, strict=True):
             _flip(words, signs)
             signs.zero_()
 
 
-def _has_signs(tensor: torch.Tensor) -> bool:
-    sample = tensor.view(-1)[:SAMPLED]
-    return tensor.dtype in SIGNS_IN_A_WORD and bool((sample.float() < 0).any())
+def _sign_bytes(tensor: torch.Tensor) -> tuple[int, ...]:
+    """Of an input's type; empty where it has no signs."""
+    known = SIGN_BYTES.get(tensor.dtype, ())
+    return known if known and bool((tensor.view(-1)[:SAMPLED].float() < 0).any()) else ()
+
+
+def _masks(sign_bytes: tuple[int, ...]) -> list[int]:
+    """Sign bits of as many words as it takes until bytes and words begin together."""
+    repeated = bytes(sign_bytes) * WORD_BYTES
+    period = math.lcm(len(sign_bytes), WORD_BYTES)
+    return [int.from_bytes(repeated[i : i + WORD_BYTES], "little") for i in range(0, period, WORD_BYTES)]
 
 
 def _flip(words: torch.Tensor, signs: torch.Tensor) -> None:

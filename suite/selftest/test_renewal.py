@@ -9,10 +9,12 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from kernels.discover import families, load_problems  # noqa: E402 - after the skip
+from kernels.gemm import _decode  # noqa: E402
+from kernels.gemm._linear_mx_problem import BITS, LinearMX  # noqa: E402
 from kernels.mla.problem import MLADecode  # noqa: E402
 from kernels.problem import Problem, Tier  # noqa: E402
 from suite.device.detect import PROJECT_ROOT  # noqa: E402
-from suite.judge.renewal import SIGNS_IN_A_WORD, Renewal  # noqa: E402
+from suite.judge.renewal import SIGN_BYTES, Renewal  # noqa: E402
 
 PROBLEM = MLADecode(2, 1, 100, 3)
 
@@ -47,13 +49,28 @@ def test_signs_are_those_of_the_seed_whatever_they_were() -> None:
     assert not torch.equal(inputs["kv_cache"], others["kv_cache"])
 
 
-@pytest.mark.parametrize("dtype", SIGNS_IN_A_WORD)
+@pytest.mark.parametrize("dtype", SIGN_BYTES)
 def test_the_mask_of_a_type_holds_its_sign_bits_and_no_other(dtype: Any) -> None:
     values = torch.tensor([1.5, -2.0, 0.25, 3.0] * 2, dtype=torch.float32).to(dtype)
-    mask = SIGNS_IN_A_WORD[dtype]
-    words = values.view(torch.uint8).view(torch.int64)
-    flipped = (words ^ (mask - (1 << 64))).view(torch.uint8).view(dtype)
+    mask = torch.tensor(SIGN_BYTES[dtype], dtype=torch.uint8)
+    flipped = (values.view(torch.uint8).view(-1, len(mask)) ^ mask).flatten().view(dtype)
     assert torch.equal(flipped.float(), -values.float())
+
+
+@pytest.mark.parametrize("w_format", BITS)
+def test_packed_values_change_their_signs_and_nothing_else(w_format: str) -> None:
+    problem = LinearMX(4, 130, 96, w_format=w_format)
+    inputs = problem.make_inputs(0, "cpu")
+    before = inputs["w"].clone()
+    values, scales = _decode.weights(before, inputs["w_scale"], w_format), inputs["w_scale"].clone()
+    renewal = Renewal(problem, inputs)
+    renewal.renew(1)
+    now = _decode.weights(inputs["w"], inputs["w_scale"], w_format)
+    assert torch.equal(now.abs(), values.abs())
+    assert 0.45 < float((now != values).float().mean() / (values != 0).float().mean()) < 0.55
+    assert torch.equal(inputs["w_scale"], scales)
+    renewal.restore()
+    assert torch.equal(inputs["w"], before)
 
 
 @pytest.mark.parametrize("problem", smoke_problems(), ids=lambda problem: f"{problem.family}-{problem.id}")
