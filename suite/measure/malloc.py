@@ -5,6 +5,10 @@ from __future__ import annotations
 import ctypes
 import os
 
+M_TRIM_THRESHOLD, M_MMAP_MAX, M_PERTURB = -1, -4, -6
+KEPT = {M_MMAP_MAX: 0, M_TRIM_THRESHOLD: -1, M_PERTURB: 0}
+"""What crew.py tells malloc where kernels are timed: map no block by itself, return none (-1 is the largest size), fill
+none. As mallopt takes it."""
 LARGE_BYTES = 64 << 20
 """What malloc maps by itself wherever it may map anything."""
 IS_MAPPED = 2
@@ -16,6 +20,21 @@ ATTEMPTS = 3
 """Another thread may have had it in between."""
 
 
+def keep_blocks() -> None:
+    """Tell malloc again what it was told by the environment, if it was: whatever a call has told it ends with the call.
+
+    What it maps by itself is seen by `large_blocks` only where nothing as large is free.
+    """
+    libc = ctypes.CDLL(None)
+    if _is_told(libc):
+        for name, value in KEPT.items():
+            libc.mallopt(name, value)
+
+
+def _is_told(libc: ctypes.CDLL) -> bool:
+    return hasattr(libc, "gnu_get_libc_version") and os.environ.get("MALLOC_MMAP_MAX_") == "0"
+
+
 def large_blocks() -> tuple[bool, bool] | None:
     """Whether malloc maps a large block by itself, and whether it returns it; None where it is no glibc, or
     may do so (crew.py tells those that are timed not to).
@@ -23,7 +42,7 @@ def large_blocks() -> tuple[bool, bool] | None:
     What malloc is told can be set and not asked. The block is never touched; before it stands its size, with flags.
     """
     libc = ctypes.CDLL(None)
-    if not hasattr(libc, "gnu_get_libc_version") or os.environ.get("MALLOC_MMAP_MAX_") != "0":
+    if not _is_told(libc):
         return None
     libc.malloc.restype = libc.sbrk.restype = ctypes.c_void_p
     block = libc.malloc(ctypes.c_size_t(LARGE_BYTES))
@@ -34,12 +53,12 @@ def large_blocks() -> tuple[bool, bool] | None:
 
 
 def keeps_content() -> bool | None:
-    """Whether malloc leaves memory as it is; None where it is no glibc.
+    """Whether malloc leaves memory as it is; None where it is no glibc, or may fill it, as where kernels are checked.
 
     It can be told to fill what it hands out and takes back with one byte: all who need scratch memory pay for that.
     """
     libc = ctypes.CDLL(None)
-    if not hasattr(libc, "gnu_get_libc_version"):
+    if not _is_told(libc):
         return None
     return all(any(_finds_again(libc, byte) for _ in range(ATTEMPTS)) for byte in WRITTEN)
 

@@ -25,6 +25,7 @@ from .execute import WrongFormError, copies, digests, fixed_checksums, require_t
 from .given_back import GivenBack
 from .held import poison, rewritten, same_memory
 from .helpers import HELPERS
+from .malloc import keep_blocks
 from .possessions import Possessions, of_others, refuse_changes
 from .tampering import Snapshot, Tampered, module_of
 
@@ -148,6 +149,7 @@ class Sequence:
     def _set_up(self, kernel: str, call: TimedCall, checked: bool, watched: bool) -> None:
         if self.device.kind == "cpu":
             HELPERS.rest_ends()
+            keep_blocks()
             HELPERS.draw_begins()
         is_compared = self.device.kind == "cpu" or (watched and not call.replay)
         self._before = Snapshot(module_of(kernel), names=watched) if is_compared else None

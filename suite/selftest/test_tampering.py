@@ -8,6 +8,7 @@ import importlib
 import os
 import signal
 import statistics
+import subprocess
 import sys
 import threading
 import time
@@ -23,7 +24,7 @@ torch = pytest.importorskip("torch")
 from kernels.mla import torch_sdpa_math  # noqa: E402 - after the skip
 from suite.device import timer  # noqa: E402
 from suite.measure import process_settings  # noqa: E402
-from suite.measure.malloc import WRITTEN, keeps_content  # noqa: E402
+from suite.measure.malloc import M_PERTURB, WRITTEN, keep_blocks, keeps_content  # noqa: E402
 from suite.measure.process_settings import put_back, torch_settings  # noqa: E402
 from suite.measure.tampering import Tampered, keeps_computing, untouched  # noqa: E402
 
@@ -221,13 +222,35 @@ def test_an_audit_hook_that_a_library_adds_is_no_kernels_doing(tmp_path: Path, m
     sys.modules.pop(library.__name__)
 
 
-@pytest.mark.skipif(keeps_content() is None, reason="glibc's malloc alone is asked")
-def test_a_malloc_that_fills_memory_is_seen() -> None:
-    perturb, libc = -6, ctypes.CDLL(None)
+GLIBC = hasattr(ctypes.CDLL(None), "gnu_get_libc_version")
+
+
+@pytest.mark.skipif(not GLIBC, reason="glibc's malloc alone is asked")
+def test_a_malloc_that_fills_memory_is_seen_and_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert keeps_content() is None, "where kernels are checked it fills memory, as it was told to"
+    monkeypatch.setenv("MALLOC_MMAP_MAX_", "0")  # as where they are timed
     assert keeps_content()
     for byte in (0x55, *WRITTEN):
-        libc.mallopt(perturb, byte)
+        ctypes.CDLL(None).mallopt(M_PERTURB, byte)
         fills = not keeps_content()
-        libc.mallopt(perturb, 0)
+        keep_blocks()
         assert fills
-    assert keeps_content()
+        assert keeps_content()
+
+
+@pytest.mark.skipif(not GLIBC, reason="glibc's malloc alone is told")
+def test_malloc_maps_no_block_by_itself_after_it_was_told_again() -> None:
+    """In a process of its own: this one goes on with its own settings."""
+    script = """
+import ctypes
+from suite.measure.malloc import LARGE_BYTES, M_MMAP_MAX, keep_blocks, large_blocks
+libc = ctypes.CDLL(None)
+libc.mallopt(M_MMAP_MAX, 1 << 16)
+libc.mallopt(-3, 1 << 17)  # from 128 KiB on
+before = large_blocks()
+keep_blocks()
+print(before, large_blocks())
+"""
+    environment = os.environ | {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 40)}
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout.split("\n")[0] == "(True, False) (False, False)"

@@ -8,7 +8,7 @@ from ..kernel import Kernel, Origin
 from . import _frames, _honest
 
 CLASS = "rival slowed"
-REASONS = ("tampered",)
+REASONS = ("tampered", "no_gain")
 RUNS_ON = ("cpu",)
 
 
