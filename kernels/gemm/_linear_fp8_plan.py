@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..device import Device
-from ._stream_k_plan import Tile, power_of_2_above
+from ._stream_k_plan import TMA_ALIGNED, Tile, power_of_2_above
 from .problem import LinearFP8
 
 GROUP = 128
@@ -30,6 +30,18 @@ def choice_for(problem: LinearFP8, device: Device) -> Tile:
         # of two SMs' programs. One program with twice the stages on each SM: 10.5.
         stages, per_sm = (3, 1) if small else (6, 2)
         return Tile(block_m, 64, GROUP, num_warps=4, num_stages=stages, programs_per_sm=per_sm, min_steps=16)
+    if device.arch == "sm_90":
+        return _tile_hopper(problem)
     if problem.m <= 256:  # wider blocks of features read x less often
         return Tile(block_m, 128, GROUP, num_warps=8, num_stages=3 if small else 6)
     return Tile(128, 128, GROUP, num_warps=8, num_stages=2 if small else 4)
+
+
+def _tile_hopper(problem: LinearFP8) -> Tile:
+    """For more than 64 tokens. A step's product and the sum are both in registers: 128 x 128 by pointers spill 36 to
+    70 of them, by descriptors and in turns of two steps none. Not timed."""
+    if problem.k % TMA_ALIGNED:  # addresses of single words take registers too
+        return Tile(64, 128, GROUP, num_warps=8, num_stages=6)
+    if problem.m <= 128:  # w alone counts
+        return Tile(128, 64, GROUP, num_warps=8, num_stages=6)
+    return Tile(128, 128, GROUP, num_warps=8, num_stages=3, tma=True, unroll=2)

@@ -139,5 +139,8 @@ HARD_CASES: tuple[Problem, ...] = (
     LinearFP8(1, 251, 333),
     LinearFP8(19, 130, 400, scaling="row", out_dtype="float32"),
     LinearFP8(65, 131, 272, dtype=FNUZ),
+    LinearFP8(100, 131, 272),
+    LinearFP8(131, 200, 400),
+    LinearFP8(67, 131, 332),
     LinearFP8(5, 48, 144, scaling="tensor", dtype=FNUZ, out_dtype="float16"),
 )
