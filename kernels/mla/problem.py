@@ -283,6 +283,7 @@ HARD_CASES: tuple[Problem, ...] = (
     MLADecode(batch=1, seq_len_q=1, seq_len_kv=4096, num_heads=1, softmax_scale=SCALE_576, page_size=16),
     MLADecode(batch=3, seq_len_q=1, seq_len_kv=500, num_heads=17, lengths="uniform", kv_dtype="float8_e4m3fn"),
     MLADecode(batch=3, seq_len_q=1, seq_len_kv=500, num_heads=17, lengths="uniform", kv_dtype="float8_e4m3fnuz"),
+    MLADecode(batch=3, seq_len_q=2, seq_len_kv=200, num_heads=20, lengths="empties", kv_dtype="float8_e4m3fn"),
     *_prefill_problem.HARD_CASES,
     *_layer_problem.HARD_CASES,
 )
