@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from ..device import Device
 from ..space import Space, Value, Work, mfma_values
 from ._block_plan import BlockChoice, choice_for, down_product, facts, gate_up_product, plan_from
-from ._gemm_plan import FEW_TOKENS, Product, columns_of
+from ._gemm_plan import FEW_TOKENS, SKINNY_TOKENS, Product, columns_of
 from ._rounding import next_power_of_2
 from .problem import MLPBlock
 
@@ -154,8 +154,8 @@ def _why_not(problem: MLPBlock, choice: BlockChoice, device: Device) -> str | No
         return "`vector_gemm` is for one token, and the fastest there"
     if sum((choice.vector, choice.ring, choice.tiled)) > 1:
         return "one kernel multiplies"
-    if problem.tokens > FEW_TOKENS and not choice.tiled:
-        return f"more than {FEW_TOKENS} tokens are no one tile"
+    if problem.tokens > SKINNY_TOKENS and not choice.tiled:
+        return f"more than {SKINNY_TOKENS} tokens are no one tile"
     if choice.norm_input and not choice.vector:
         return "only `vector_gemm` norms its input"
     if choice.wide and not (choice.tiled and choice.tma):

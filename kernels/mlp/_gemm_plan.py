@@ -14,7 +14,11 @@ from ._rounding import next_power_of_2
 
 FEW_TOKENS = 64
 """Up to here all tokens are one tile, and the weight is read once."""
+SKINNY_TOKENS = 128
+"""Up to here they can be: `skinny_gemm` splits K where tiles are few, 56 for 132 SMs of 100 tokens x 18944 x 3584."""
 MOST_SPLITS = 8
+SPLIT_BYTES = 256 << 10
+"""Most bytes of partial sums that the part which arrives last adds."""
 LEAST_STEPS = 4
 """Of a part of K: fewer would not fill the pipeline."""
 
@@ -143,7 +147,7 @@ def gemm_plan(product: Product, tile: Tile, norm_input: bool, device: Device) ->
     least_rows = 8 if ring else 16
     block_m = _block_m(product, tile, least_rows)
     tiles_n = math.ceil(columns_of(product) / block_n)
-    splits = 1 if tile.vector or tile.tiled else _splits(product, tile, tiles_n, block_k, device)
+    splits = 1 if tile.vector or tile.tiled else _splits(product, tile, (block_m, block_n, block_k), device)
     num_stages = tile.num_stages
     if ring:  # rings as deep as a part of K is long
         num_stages = min(num_stages, math.ceil(product.k / block_k) // splits)
@@ -184,7 +188,9 @@ def _block_m(product: Product, tile: Tile, least: int) -> int:
     return 1 if tile.vector else max(least, next_power_of_2(product.tokens))
 
 
-def _splits(product: Product, tile: Tile, tiles_n: int, block_k: int, device: Device) -> int:
+def _splits(product: Product, tile: Tile, block: tuple[int, int, int], device: Device) -> int:
     """Parts of K, so that programs are as many as are resident at once."""
+    block_m, block_n, block_k = block
     programs, steps = tile.programs_per_sm * device.num_sms, math.ceil(product.k / block_k)
-    return max(1, min(MOST_SPLITS, programs // tiles_n, steps // LEAST_STEPS))
+    most = min(MOST_SPLITS, SPLIT_BYTES // (2 * block_m * block_n * 4), steps // LEAST_STEPS)
+    return max(1, min(most, programs // math.ceil(columns_of(product) / block_n)))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 
 from ..device import Device
-from ._gemm_plan import FEW_TOKENS, Product, Tile, columns_of
+from ._gemm_plan import FEW_TOKENS, SKINNY_TOKENS, Product, Tile, columns_of
 from ._rounding import next_power_of_2
 
 RING_TOKENS = 16
@@ -25,7 +25,7 @@ SKINNY_STEPS = (128, 64)
 64 tokens: 63.4 and 65.1."""
 PROGRAMS_PER_SM = 2
 """Of a product for few tokens: each reads all tokens and hands on its sums. 64 tokens, steps of 64 columns: 65.1 us,
-with three 77.2."""
+with three 77.2. With 128 tokens the registers of an SM hold one."""
 WHOLE_ROW = 4096
 """Up to here a row is one step of `vector_gemm`. One token: 4 rows by steps of 1024 columns in
 the first product and 2 rows in one step in the second one take 43.9 us; 2 rows in the first and 4 in the second one, by
@@ -34,7 +34,7 @@ the first product and 2 rows in one step in the second one take 43.9 us; 2 rows 
 
 def tile_by_hand(product: Product, device: Device) -> Tile:
     """By the number of tokens."""
-    if product.tokens > FEW_TOKENS:
+    if product.tokens > FEW_TOKENS and not _is_skinny(product, device):
         return _tile(product, device)
     if product.rope:
         return _skinny_tile(product, device)
@@ -43,6 +43,12 @@ def tile_by_hand(product: Product, device: Device) -> Tile:
     if product.tokens <= RING_TOKENS and product.k % 8 == 0 and device.arch == "sm_90":
         return _ring_tile()
     return _skinny_tile(product, device)
+
+
+def _is_skinny(product: Product, device: Device) -> bool:
+    """Whether a program's registers hold the sums of all tokens: not on RDNA, and not of both halves of wide heads."""
+    is_rdna = device.kind == "hip" and device.warp_size == 32
+    return product.tokens <= SKINNY_TOKENS and product.half_block <= SKINNY_ROWS and not is_rdna
 
 
 def _vector_tile(product: Product, device: Device) -> Tile:
@@ -76,18 +82,23 @@ def _ring_tile() -> Tile:
 
 def _skinny_tile(product: Product, device: Device) -> Tile:
     block_m = max(16, next_power_of_2(product.tokens))
-    block_n = max(SKINNY_ROWS, product.half_block)
+    rows, programs_per_sm = SKINNY_ROWS, PROGRAMS_PER_SM
+    if product.tokens > FEW_TOKENS and device.kind == "hip":  # many CUs want many tiles
+        rows = SKINNY_ROWS // 2
+    elif product.tokens > FEW_TOKENS:
+        programs_per_sm = 1
+    block_n = max(rows, product.half_block)
     column_bytes = 2 * (block_m + 2 * block_n)
-    held = 2 * PROGRAMS_PER_SM * column_bytes
+    held = 2 * programs_per_sm * column_bytes
     block_k = next((k for k in SKINNY_STEPS if k * held <= device.shared_memory_bytes), SKINNY_STEPS[-1])
     block_k = _step(block_k, product)
     return Tile(
         block_n=block_n,
         block_k=block_k,
-        num_stages=_skinny_stages(block_k * column_bytes, device),
+        num_stages=_skinny_stages(programs_per_sm * block_k * column_bytes, device),
         num_warps=4 if block_m * block_n <= 4096 else 8,
         block_m=FEW_TOKENS,
-        programs_per_sm=PROGRAMS_PER_SM,
+        programs_per_sm=programs_per_sm,
         tma=device.compute_capability >= 90,
         dependent_launch=device.compute_capability >= 90,
         matrix_instr_nonkdim=_nonkdim(device),
@@ -100,15 +111,15 @@ def _step(block_k: int, product: Product) -> int:
 
 
 def _skinny_stages(step_bytes: int, device: Device) -> int:
-    """Steps in flight, so that two programs fit an SM. One is in registers on AMD, and where mma.sync multiplies."""
+    """Steps in flight, of all programs of an SM together. One is in registers on AMD, and where mma.sync multiplies."""
     if device.kind == "hip":
         return 2 if device.shared_memory_bytes <= 64 * 1024 else 3
     in_registers = device.compute_capability < 90
-    return max(2, min(5, device.shared_memory_bytes // (PROGRAMS_PER_SM * step_bytes) + in_registers))
+    return max(2, min(5, device.shared_memory_bytes // step_bytes + in_registers))
 
 
 def _tile(product: Product, device: Device) -> Tile:
-    """The largest tiles that give every SM one."""
+    """Tiles of which each SM reads the fewest rows, of x and of the weight, until the last one ends."""
     tma = device.compute_capability >= 90 and product.k % 8 == 0
     block_m, sizes, block_k, num_warps = _tile_shapes(device)
     if product.rope:
@@ -116,8 +127,12 @@ def _tile(product: Product, device: Device) -> Tile:
         sizes = (product.half_block,) if tma else tuple(n for n in sizes if n >= product.half_block) or sizes[:1]
         sizes = tuple(max(n, product.half_block) for n in sizes)
     rows = math.ceil(product.tokens / block_m)
-    fitting = (n for n in sizes if rows * math.ceil(columns_of(product) / n) >= device.num_sms)
-    block_n = next(fitting, sizes[-1])
+
+    def rows_of_sm(block_n: int) -> int:
+        tiles = rows * math.ceil(columns_of(product) / block_n)
+        return math.ceil(tiles / device.num_sms) * (block_m + 2 * block_n)
+
+    block_n = min(sizes, key=rows_of_sm)
     block_k = _step(block_k, product)
     return Tile(
         block_n=block_n,

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from ..device import Device
 from ..space import Space, Value, Work, mfma_values
 from ._block_space import ACCUMULATOR_REGISTERS, EPILOGUE_BYTES
-from ._gemm_plan import FEW_TOKENS, Tile
+from ._gemm_plan import FEW_TOKENS, SKINNY_TOKENS, Tile
 from ._qkv_plan import choice_for, facts, plan_from
 from ._rounding import next_power_of_2
 from .problem import QKVProjection
@@ -62,8 +62,8 @@ def _narrowed(problem: QKVProjection, device: Device) -> Mapping[str, tuple[Valu
 
 
 def _why_not(problem: QKVProjection, tile: Tile, device: Device) -> str | None:
-    if tile.tiled != (problem.tokens > FEW_TOKENS):
-        return f"up to {FEW_TOKENS} tokens are one tile, and more are not"
+    if problem.tokens <= FEW_TOKENS if tile.tiled else problem.tokens > SKINNY_TOKENS:
+        return f"up to {FEW_TOKENS} tokens are one tile, and more than {SKINNY_TOKENS} are not"
     if tile.wide and not (tile.tiled and tile.tma):
         return "one operand of both tiles comes by tensor descriptors, to `tile_gemm`"
     block_m = tile.block_m if tile.tiled else max(16, next_power_of_2(problem.tokens))

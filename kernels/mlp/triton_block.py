@@ -4,7 +4,7 @@
     (2) a = silu(h . gate^T) * (h . up^T): both tiles are one program's, so the gate and up products stay in registers
     (3) out = x + a . down^T
 
-Up to 64 tokens the products stream the weights: `_vector_gemm` for one token, `_hopper_skinny_gemm` for up to 16 on
+Up to 128 tokens the products stream the weights: `_vector_gemm` for one token, `_hopper_skinny_gemm` for up to 16 on
 Hopper, else `_skinny_gemm`. Beyond that they are tiled (`_tile_gemm`). From sm_90 each kernel is launched while the one
 ahead still runs, and those that stream fetch their first weights meanwhile.
 """

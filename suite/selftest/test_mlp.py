@@ -252,7 +252,7 @@ def test_plans_cover_every_product_of_the_sweep(device: Device) -> None:
         assert plan.tiled or plan.block_m >= product.tokens
         assert not product.rope or plan.block_n % product.half_block == 0
         assert not (plan.norm_input and plan.splits > 1)
-        stages = plan.num_stages if device.kind == "cuda" else plan.num_stages - 1
+        stages = plan.num_stages if device.compute_capability >= 90 else plan.num_stages - 1  # one is in registers
         assert 2 * plan.block_k * (plan.block_m + 2 * plan.block_n) * stages <= device.shared_memory_bytes
     assert any(plan.splits > 1 for plan in gemms)
     assert any(plan.norm_input for plan in gemms)
@@ -261,7 +261,7 @@ def test_plans_cover_every_product_of_the_sweep(device: Device) -> None:
 def test_few_tokens_keep_every_sm_streaming() -> None:
     from kernels.mlp._block_plan import plan
 
-    kernels: dict[int, list[str]] = {1: ["vector"], 2: ["ring"], 16: ["ring"], 17: [], 64: [], 65: ["tiled"]}
+    kernels: dict[int, list[str]] = {1: ["vector"], 2: ["ring"], 16: ["ring"], 17: [], 64: [], 128: [], 129: ["tiled"]}
     for tokens, kernel in kernels.items():
         block = plan(MLPBlock(tokens, 8192, 3584), {}, H200)
         for gemm in (block.gate_up, block.down):

@@ -82,6 +82,20 @@ def test_wide_heads_and_odd_rows_get_tiles_that_threads_can_hold() -> None:
     assert (choice.up_block_k, choice.down_block_k) == (32, 128)
 
 
+def test_few_rows_of_a_weight_are_split_for_up_to_128_tokens() -> None:
+    """56 tiles of 18944 columns for 132 SMs, else."""
+    plan = _block_plan.plan(MLPBlock(100, 3584, 18944), {}, H200)
+    assert not plan.down.tiled
+    assert 0.8 * H200.num_sms <= plan.down.tiles_n * plan.down.splits <= H200.num_sms
+    qkv = _qkv_plan.plan(QKVProjection(100, 3584, 28, 4, True), {}, H200).gemm
+    assert 0.8 * H200.num_sms <= qkv.tiles_n * qkv.splits <= H200.num_sms
+
+
+def test_no_second_wave_of_few_tiles() -> None:
+    """168 narrow tiles for 132 SMs take as long as 84 wide ones, which read x half as often."""
+    assert _block_plan.plan(MLPBlock(300, 7168, 18432), {}, H200).down.num_programs == 84
+
+
 @pytest.mark.parametrize(("head_dim", "tokens"), [(64, 16), (128, 16), (192, 8), (256, 8)])
 def test_what_was_chosen_for_heads_of_128_fits_wider_ones(head_dim: int, tokens: int) -> None:
     problem = RopeAppend(8193, 1, num_pages=4096, head_dim=head_dim, rotary_dim=head_dim)
