@@ -82,7 +82,7 @@ class HopperPlan:
     late_rounding: bool = False
     """Whether a step rounds the probabilities of the one before it, rather than its own."""
     fallback: Any = None
-    """Another kernel's plan for Triton's interpreter, which runs no Gluon."""
+    """Another kernel's plan: for Triton's interpreter, which runs no Gluon, and where that one splits keys."""
 
 
 def for_hopper(problem: Problem, device: Device) -> str | None:

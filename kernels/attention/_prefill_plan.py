@@ -9,6 +9,7 @@ import torch
 
 from ..device import Device
 from ..lengths import planned_lengths
+from ..prefill_split import parts_of_keys
 from ..problem import Inputs, Problem
 from ._prefill_choice import Tile, choice_for, heads_that_fit, padded_head_dim
 from .problem import AttentionPrefill
@@ -34,6 +35,8 @@ class PrefillPlan:
     kv_heads_fastest: bool
     heads_at_once: int
     """Query heads that are worked on before others: a divisor of all."""
+    parts: int
+    """Of each block's keys; 1 unless all heads are worked on at once."""
     backend_options: Mapping[str, int] = field(default_factory=dict)
     """Options of one backend only: on AMD `waves_per_eu`, `matrix_instr_nonkdim`, `kpack`."""
 
@@ -47,7 +50,9 @@ def plan(problem: Problem, plan_inputs: Inputs, device: Device) -> PrefillPlan:
 def plan_from(problem: AttentionPrefill, tile: Tile, device: Device, plan_inputs: Inputs) -> PrefillPlan:
     """What follows from a choice."""
     sequences = planned_lengths(plan_inputs, problem.sequences)
-    blocks = torch.tensor(heaviest_first(problem, sequences, tile.block_m), dtype=torch.int32)
+    listed = heaviest_first(problem, sequences, tile.block_m)
+    blocks = torch.tensor(listed, dtype=torch.int32)
+    at_once = heads_that_fit(problem, tile) if tile.cache_mib else problem.num_heads
     return PrefillPlan(
         softmax_scale=problem.softmax_scale,
         causal=problem.causal,
@@ -61,7 +66,8 @@ def plan_from(problem: AttentionPrefill, tile: Tile, device: Device, plan_inputs
         num_stages=tile.num_stages,
         tma=tile.tma and _has_descriptor(problem, sequences),
         kv_heads_fastest=tile.kv_heads_fastest,
-        heads_at_once=heads_that_fit(problem, tile) if tile.cache_mib else problem.num_heads,
+        heads_at_once=at_once,
+        parts=_parts(problem, sequences, len(listed), device) if at_once == problem.num_heads else 1,
         backend_options={
             "waves_per_eu": tile.waves_per_eu,
             "matrix_instr_nonkdim": tile.matrix_instr_nonkdim,
@@ -75,6 +81,14 @@ def plan_from(problem: AttentionPrefill, tile: Tile, device: Device, plan_inputs
 def _has_descriptor(problem: AttentionPrefill, sequences: list[tuple[int, int]]) -> bool:
     """Whether TMA can describe the keys: tensors that are not empty, in tiles of powers of two."""
     return padded_head_dim(problem) == problem.head_dim and any(num_keys for _, num_keys in sequences)
+
+
+def _parts(problem: AttentionPrefill, sequences: list[tuple[int, int]], blocks: int, device: Device) -> int:
+    """Of the keys of each block."""
+    keys = max((num_keys for _, num_keys in sequences), default=0)
+    if problem.window:
+        keys = min(keys, problem.window)
+    return parts_of_keys(blocks * problem.num_heads, keys, device)
 
 
 def heaviest_first(problem: AttentionPrefill, sequences: list[tuple[int, int]], block_m: int) -> list[tuple[int, int]]:

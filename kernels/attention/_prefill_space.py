@@ -111,4 +111,5 @@ PREFILL = Space(
     work=_work,
     tasks=("prefill",),
     reads_inputs=True,
+    parts=("prefill_combine", "prefill_split"),
 )

@@ -1,4 +1,7 @@
-"""Attention prefill for Hopper: the kernel in `kernels/prefill_hopper`, the table of whose items `plan` makes."""
+"""Attention prefill for Hopper: the kernel in `kernels/prefill_hopper`, the table of whose items `plan` makes.
+
+Few queries of many keys, whose items would leave most SMs idle, are left to `prefill_triton_flash`, which splits keys.
+"""
 
 from __future__ import annotations
 
@@ -30,6 +33,7 @@ def plan(problem: Problem, plan_inputs: Inputs, device: Device) -> HopperPlan:
 
 def plan_from(problem: AttentionPrefill, schedule: Schedule, device: Device, plan_inputs: Inputs) -> HopperPlan:
     """What follows from a choice."""
+    fallback = FALLBACK.plan(problem, plan_inputs, device)
     where, sequences = plan_inputs["cu_seqlens_q"].device, planned_lengths(plan_inputs, problem.sequences)
     num_keys = sum(n for _, n in sequences)
     block_n, stages = tiles_that_fit(problem, schedule)
@@ -50,12 +54,12 @@ def plan_from(problem: AttentionPrefill, schedule: Schedule, device: Device, pla
         stages=stages,
         block_n=block_n,
         late_rounding=schedule.late_rounding,
-        fallback=FALLBACK.plan(problem, plan_inputs, device) if where.type == "cpu" else None,
+        fallback=fallback if where.type == "cpu" or fallback.parts > 1 else None,
     )
 
 
 def run(inputs: Inputs, state: HopperPlan) -> Outputs:
-    """One launch."""
+    """One launch, or two where keys are split."""
     if state.fallback:
         return FALLBACK.run(inputs, state.fallback)
     return launch(inputs["q"], inputs["k"], inputs["v"], state)

@@ -7,7 +7,8 @@ diagonal, the window's edge or the sequence's end cuts are taken in loops of the
 Blocks of queries differ in work by their position, under a causal mask, and by their sequence's length. `plan` lists
 them in order of falling work, so that the device ends on the lightest (longest processing time first). The heads are
 the fast dimension of the grid: heads that share keys and values run at the same time. A plan may part the heads into
-groups, one after the other, so that the keys and values of those at work stay in L2.
+groups, one after the other, so that the keys and values of those at work stay in L2. Where blocks are few and keys
+many, each block's keys are cut into parts, and a second kernel combines their results (`prefill_combine`).
 
 From sm_90 tiles are copied by TMA: k and v are seen as [total_kv, num_kv_heads * head_dim], and a tile that reaches
 past its sequence's end holds the next one's rows, which the mask hides, or zeros past the last. Elsewhere rows past
@@ -26,6 +27,7 @@ import triton.language as tl
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from ..kernel import Kernel, Origin
+from ..prefill_combine import combine_parts, part_of, part_tensors
 from ..problem import Inputs, Outputs
 from ._in_head import in_head
 from ._prefill_plan import PrefillPlan, plan
@@ -140,8 +142,10 @@ def _prefill(
     NUM_HEADS: tl.constexpr, NUM_KV_HEADS: tl.constexpr, HEAD_DIM: tl.constexpr, PADDED_DIM: tl.constexpr,
     CAUSAL: tl.constexpr, WINDOW: tl.constexpr, RETURN_LSE: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
     STAGES: tl.constexpr, TMA: tl.constexpr, KV_HEADS_FASTEST: tl.constexpr, HEADS_AT_ONCE: tl.constexpr,
+    PARTS: tl.constexpr,
 ):  # fmt: skip
-    """Program (h, i, g): head h of group g of heads, queries of block i of the list."""
+    """Program (h, i, g): head h of group g of heads, queries of block i of the list. With PARTS, which wants all heads
+    at once, g is a part of the keys that these queries see: out and lse, in base 2, are those of the parts."""
     head, first_query, first_q, first_kv, num_queries, num_keys = find_block(
         blocks, cu_seqlens_q, cu_seqlens_kv, NUM_HEADS, NUM_KV_HEADS, HEADS_AT_ONCE, BLOCK_M, KV_HEADS_FASTEST
     )
@@ -156,6 +160,14 @@ def _prefill(
     position = tl.minimum(first_position + tl.arange(0, BLOCK_M), num_keys - 1)  # past the last query: any row
     column = (head // (NUM_HEADS // NUM_KV_HEADS)) * HEAD_DIM
     start, whole_start, whole_end, end = find_tiles(first_position, num_keys, BLOCK_M, BLOCK_N, CAUSAL, WINDOW)
+
+    if PARTS > 1:
+        part = tl.program_id(2)
+        start, end = part_of(start, end, part, PARTS, BLOCK_N)
+        whole_start = tl.minimum(tl.maximum(whole_start, start), end)
+        whole_end = tl.minimum(tl.maximum(whole_end, start), end)
+        q_row = q_row * PARTS + part
+        at = q_row[:, None] * HEAD_DIM + own_column[None, :]
 
     acc = tl.zeros([BLOCK_M, PADDED_DIM], tl.float32)
     total = tl.zeros([BLOCK_M], tl.float32)
@@ -178,13 +190,14 @@ def _prefill(
     seen = total > 0
     acc *= tl.where(seen, 1.0 / tl.where(seen, total, 1.0), 0.0)[:, None]
     tl.store(out + at, acc.to(out.dtype.element_ty), mask=used)
+    LSE_FACTOR: tl.constexpr = 1.0 if PARTS > 1 else LN_2
     if RETURN_LSE:
-        row_lse = tl.where(seen, (maximum + tl.log2(tl.where(seen, total, 1.0))) * LN_2, float("-inf"))
+        row_lse = tl.where(seen, (maximum + tl.log2(tl.where(seen, total, 1.0))) * LSE_FACTOR, float("-inf"))
         tl.store(lse + q_row, row_lse, mask=is_query)
 
 
 def run(inputs: Inputs, state: PrefillPlan) -> Outputs:
-    """One launch; see `_prefill_plan.plan` for the choice of every block size."""
+    """One launch, or two; see `_prefill_plan.plan` for the choice of every block size."""
     q, k, v = inputs["q"], inputs["k"], inputs["v"]
     out = torch.empty_like(q)
     outputs = {"out": out}
@@ -192,15 +205,19 @@ def run(inputs: Inputs, state: PrefillPlan) -> Outputs:
         outputs["lse"] = q.new_empty(q.shape[:2], dtype=torch.float32)
     if state.tma:  # tiles of [block_n, head_dim] from [total_kv, num_kv_heads * head_dim]
         k, v = (TensorDescriptor.from_tensor(t.flatten(1), [state.block_n, t.shape[2]]) for t in (k, v))
-    _prefill[(state.heads_at_once, len(state.blocks), q.shape[1] // state.heads_at_once)](
+    own_out, own_lse = part_tensors(out, state.parts) if state.parts > 1 else (out, outputs.get("lse", out))
+    _prefill[(state.heads_at_once, len(state.blocks), state.parts * q.shape[1] // state.heads_at_once)](
         q, k, v, state.blocks, inputs["cu_seqlens_q"], inputs["cu_seqlens_kv"],
-        out, outputs.get("lse", out), state.softmax_scale * LOG2_E,
+        own_out, own_lse, state.softmax_scale * LOG2_E,
         NUM_HEADS=q.shape[1], NUM_KV_HEADS=inputs["k"].shape[1], HEAD_DIM=q.shape[2],
-        PADDED_DIM=state.padded_dim, CAUSAL=state.causal, WINDOW=state.window, RETURN_LSE=state.return_lse,
+        PADDED_DIM=state.padded_dim, CAUSAL=state.causal, WINDOW=state.window,
+        RETURN_LSE=state.return_lse or state.parts > 1,
         BLOCK_M=state.block_m, BLOCK_N=state.block_n, STAGES=state.num_stages, TMA=state.tma,
         KV_HEADS_FASTEST=state.kv_heads_fastest, HEADS_AT_ONCE=state.heads_at_once,
-        num_warps=state.num_warps, **state.backend_options,
+        PARTS=state.parts, num_warps=state.num_warps, **state.backend_options,
     )  # fmt: skip
+    if state.parts > 1:
+        combine_parts(own_out, own_lse, out, outputs.get("lse"))
     return outputs
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ..device import Device
+from ..prefill_split import parts_of_keys
 from ..problem import Inputs, Problem
 from ._dims import QK_HEAD_DIM, V_HEAD_DIM
 from ._prefill_problem import MLAPrefill
@@ -33,6 +34,8 @@ class PrefillPlan:
     """Heads whose programs are neighbours in the grid."""
     num_tiles: int
     """Programs of one head: at least the tiles of all sequences' queries."""
+    parts: int
+    """Of each tile's keys."""
     backend_options: Mapping[str, int] = field(default_factory=dict)
     """Options of one backend only: `waves_per_eu` on AMD."""
 
@@ -53,6 +56,7 @@ def plan(problem: Problem, plan_inputs: Inputs, device: Device) -> PrefillPlan:
         num_stages=num_stages,
         heads_at_once=min(problem.num_heads, heads_at_once),
         num_tiles=num_tiles,
+        parts=parts_of_keys(num_tiles * problem.num_heads, problem.seq_len_kv, device),
         backend_options={"waves_per_eu": 2} if device.kind == "hip" else {},
     )
 

@@ -1,4 +1,7 @@
-"""MLA prefill for Hopper with a warp that fetches and two warpgroups that compute: `kernels/prefill_hopper`."""
+"""MLA prefill for Hopper with a warp that fetches and two warpgroups that compute: `kernels/prefill_hopper`.
+
+Few queries of many keys, whose items would leave most SMs idle, are left to `prefill_triton`, which splits keys.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
 
 def plan(problem: MLAPrefill, plan_inputs: Inputs, device: Device) -> HopperPlan:
     """List the items."""
+    fallback = plan_fallback(problem, plan_inputs, device)
     where, sequences = plan_inputs["cu_seqlens_q"].device, planned_lengths(plan_inputs, problem.sequence_lengths)
     num_heads = problem.num_heads
     at_once = heads_at_once(sum(n for _, n in sequences), num_heads, 2 * (QK_HEAD_DIM + V_HEAD_DIM))
@@ -31,12 +35,12 @@ def plan(problem: MLAPrefill, plan_inputs: Inputs, device: Device) -> HopperPlan
         window=0,
         return_lse=True,
         rope=QK_ROPE_HEAD_DIM,
-        fallback=plan_fallback(problem, plan_inputs, device) if where.type == "cpu" else None,
+        fallback=fallback if where.type == "cpu" or fallback.parts > 1 else None,
     )
 
 
 def run(inputs: Inputs, state: HopperPlan) -> Outputs:
-    """One launch."""
+    """One launch, or two where keys are split."""
     if state.fallback:
         return run_fallback(inputs, state.fallback)
     return launch(inputs["q"], inputs["k"], inputs["v"], state)

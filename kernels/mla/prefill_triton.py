@@ -7,7 +7,8 @@ together with the subtraction of their maximum, one multiply-add for each.
 
 Which tile of which sequence a program has follows from `cu_seqlens_q` on the device, so a captured graph replays with
 other lengths. The grid takes a few heads at a time, as many as have room for their K and V in L2, and of each the last
-queries first, for they have the most to do.
+queries first, for they have the most to do. Where queries are few and keys many, each tile's keys are cut into parts,
+and a second kernel combines their results (`prefill_combine`).
 
 FlashAttention-2: https://arxiv.org/abs/2307.08691
 """
@@ -21,6 +22,7 @@ import triton
 import triton.language as tl
 
 from ..kernel import Kernel, Origin
+from ..prefill_combine import combine_parts, part_of, part_tensors
 from ..problem import Inputs, Outputs
 from ._dims import QK_NOPE_HEAD_DIM, QK_ROPE_HEAD_DIM, V_HEAD_DIM
 from ._prefill_plan import PrefillPlan, plan
@@ -33,7 +35,7 @@ LN_2 = tl.constexpr(math.log(2))
 def _attend(
     q_nope, q_rope, k_tile, v_tile, first, end, kv_len, last_seen, scale_log2, maximum, total, acc,
     HEADS: tl.constexpr, NOPE: tl.constexpr, ROPE: tl.constexpr, V_DIM: tl.constexpr, BLOCK_N: tl.constexpr,
-    IS_DIAGONAL: tl.constexpr, STAGES: tl.constexpr,
+    IS_DIAGONAL: tl.constexpr, PARTS: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     """Tokens [first, end) in tiles; `k_tile` and `v_tile` point at row `first` of K and V, their head's columns."""
     row = tl.arange(0, BLOCK_N)
@@ -55,10 +57,14 @@ def _attend(
         scores = tl.dot(q_rope, k_rope.T, acc=scores)
         if IS_DIAGONAL:
             scores = tl.where((token + row)[None, :] <= last_seen[:, None], scores, float("-inf"))
-        # Every query sees token 0, which is in the first tile: the maximum is finite from there on.
+        # Every query sees token 0, which is in the first tile: the maximum is finite from there on, but for parts that
+        # begin at the diagonal.
         new_maximum = tl.maximum(maximum, tl.max(scores, 1) * scale_log2)
-        probabilities = tl.exp2(scores * scale_log2 - new_maximum[:, None])
-        decay = tl.exp2(maximum - new_maximum)
+        shift = new_maximum
+        if IS_DIAGONAL and PARTS > 1:
+            shift = tl.where(new_maximum == float("-inf"), 0.0, new_maximum)
+        probabilities = tl.exp2(scores * scale_log2 - shift[:, None])
+        decay = tl.exp2(maximum - shift)
         total = total * decay + tl.sum(probabilities, 1)
         acc = tl.dot(probabilities.to(v.dtype), v, acc=acc * decay[:, None])
         maximum = new_maximum
@@ -84,8 +90,12 @@ def _prefill(
     q, k, v, out, lse, cu_seqlens_q, cu_seqlens_kv, batch, num_tiles, scale_log2,
     HEADS: tl.constexpr, HEADS_AT_ONCE: tl.constexpr, NOPE: tl.constexpr, ROPE: tl.constexpr, V_DIM: tl.constexpr,
     BATCH_BLOCK: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, STAGES: tl.constexpr,
+    PARTS: tl.constexpr,
 ):  # fmt: skip
-    """Programs of `HEADS_AT_ONCE` heads are neighbours, and of them those of the same tile, the last tile first."""
+    """Programs of `HEADS_AT_ONCE` heads are neighbours, and of them those of the same tile, the last tile first.
+
+    With PARTS program (_, p) has part p of the keys: out and lse, in base 2, are those of the parts.
+    """
     group = tl.program_id(0) // (num_tiles * HEADS_AT_ONCE)
     within = tl.program_id(0) % (num_tiles * HEADS_AT_ONCE)
     heads_here = tl.minimum(HEADS_AT_ONCE, HEADS - group * HEADS_AT_ONCE)
@@ -112,34 +122,46 @@ def _prefill(
     acc = tl.zeros([BLOCK_M, V_DIM], tl.float32)
     first_seen_by_some = (kv_len - q_len + first_query + 1) // BLOCK_N * BLOCK_N
     end = tl.minimum(kv_len, kv_len - q_len + first_query + BLOCK_M)
+    first = 0
+    if PARTS > 1:
+        first, end = part_of(first, end, tl.program_id(1), PARTS, BLOCK_N)
+        first_seen_by_some = tl.minimum(tl.maximum(first_seen_by_some, first), end)
+        kv_row += first.to(tl.int64) * HEADS
+        row = row * PARTS + tl.program_id(1)
     maximum, total, acc = _attend(
-        q_nope, q_rope, k + kv_row * (NOPE + ROPE), v + kv_row * V_DIM, 0, first_seen_by_some, kv_len, last_seen,
-        scale_log2, maximum, total, acc, HEADS, NOPE, ROPE, V_DIM, BLOCK_N, False, STAGES,
+        q_nope, q_rope, k + kv_row * (NOPE + ROPE), v + kv_row * V_DIM, first, first_seen_by_some, kv_len, last_seen,
+        scale_log2, maximum, total, acc, HEADS, NOPE, ROPE, V_DIM, BLOCK_N, False, PARTS, STAGES,
     )  # fmt: skip
-    kv_row += first_seen_by_some.to(tl.int64) * HEADS
+    kv_row += (first_seen_by_some - first).to(tl.int64) * HEADS
     maximum, total, acc = _attend(
         q_nope, q_rope, k + kv_row * (NOPE + ROPE), v + kv_row * V_DIM, first_seen_by_some, end, kv_len, last_seen,
-        scale_log2, maximum, total, acc, HEADS, NOPE, ROPE, V_DIM, BLOCK_N, True, STAGES,
+        scale_log2, maximum, total, acc, HEADS, NOPE, ROPE, V_DIM, BLOCK_N, True, PARTS, STAGES,
     )  # fmt: skip
-    tl.store(lse + row, (maximum + tl.log2(total)) * LN_2, mask=is_query)
+    LSE_FACTOR: tl.constexpr = 1.0 if PARTS > 1 else LN_2
+    if PARTS > 1:  # a part may hold no key that a query sees
+        total = tl.where(total > 0, total, 1.0)
+    tl.store(lse + row, (maximum + tl.log2(total)) * LSE_FACTOR, mask=is_query)
     pointers = out + row[:, None] * V_DIM + tl.arange(0, V_DIM)[None, :]
     tl.store(pointers, (acc / total[:, None]).to(out.dtype.element_ty), mask=is_query[:, None])
 
 
 def run(inputs: Inputs, state: PrefillPlan) -> Outputs:
-    """One launch; see `_prefill_plan` for the choice of every block size."""
+    """One launch, or two; see `_prefill_plan` for the choice of every block size."""
     q, cu_seqlens_q = inputs["q"], inputs["cu_seqlens_q"]
     total_q, num_heads, _ = q.shape
     batch = len(cu_seqlens_q) - 1
     out = q.new_empty((total_q, num_heads, V_HEAD_DIM))
     lse = q.new_empty((total_q, num_heads), dtype=torch.float32)
-    _prefill[(state.num_tiles * num_heads,)](
-        q, inputs["k"], inputs["v"], out, lse, cu_seqlens_q, inputs["cu_seqlens_kv"], batch, state.num_tiles,
+    own_out, own_lse = part_tensors(out, state.parts) if state.parts > 1 else (out, lse)
+    _prefill[(state.num_tiles * num_heads, state.parts)](
+        q, inputs["k"], inputs["v"], own_out, own_lse, cu_seqlens_q, inputs["cu_seqlens_kv"], batch, state.num_tiles,
         state.softmax_scale * LOG2_E,
         HEADS=num_heads, HEADS_AT_ONCE=state.heads_at_once, NOPE=QK_NOPE_HEAD_DIM, ROPE=QK_ROPE_HEAD_DIM,
         V_DIM=V_HEAD_DIM, BATCH_BLOCK=triton.next_power_of_2(batch), BLOCK_M=state.block_m, BLOCK_N=state.block_n,
-        STAGES=state.num_stages, num_warps=state.num_warps, **state.backend_options,
+        STAGES=state.num_stages, PARTS=state.parts, num_warps=state.num_warps, **state.backend_options,
     )  # fmt: skip
+    if state.parts > 1:
+        combine_parts(own_out, own_lse, out, lse)
     return {"out": out, "lse": lse}
 
 
