@@ -80,6 +80,8 @@ def expected_outputs(problem: Problem, inputs: Inputs) -> Outputs:
 
 def compare(actual: torch.Tensor, expected: torch.Tensor, tolerance: Tolerance) -> tuple[dict[str, float], str | None]:
     """Errors of `actual` against `expected` (fp32, same shape), and the fault in words or None. See `Tolerance`."""
+    if not actual.numel():  # a batch without a query
+        return {"max_error": 0.0, "relative_rms": 0.0}, None
     finite = torch.isfinite(expected)
     difference = torch.where(finite, actual - expected, 0.0)
     rms = _rms(torch.where(finite, expected, 0.0))

@@ -36,3 +36,8 @@ def test_few_of_many_elements_may_stray_a_little(errors: list[float], elements: 
 
 def test_what_must_be_exact_has_no_strays() -> None:
     assert fault_of([1e-3], 2 * ELEMENTS_PER_STRAY, Tolerance(rtol=0.0, relative_rms=0.0)) is not None
+
+
+def test_outputs_without_elements_are_right() -> None:
+    nothing = torch.empty(0, 16, 64)
+    assert compare(nothing, nothing, TOLERANCE) == ({"max_error": 0.0, "relative_rms": 0.0}, None)
