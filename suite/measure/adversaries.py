@@ -133,11 +133,26 @@ def judge(
     Ctrl-C ends it early: what was judged by then is returned.
 
     A cheat gets workers of its own, unless its class leaves nothing behind. Honest ones share workers and launches:
-    there they have to get along.
+    there they have to get along. Where several at a time keep the machine busy, times are held to coarser limits: what
+    did not end as expected is judged once more, with nothing beside it.
     """
     turns = None if chosen.device.kind == "cpu" else Turns()
-    lanes = [_Lane(chosen, adversaries, courses, turns) for _ in range(jobs)]
-    done = {judged.adversary.name: judged for judged in Sittings(lanes, _groups(adversaries), told).hold()}
+
+    def sit(group: Sequence[Adversary], lanes: int, tell: Callable[[Judged], None]) -> dict[str, Judged]:
+        held = Sittings([_Lane(chosen, group, courses, turns) for _ in range(lanes)], _groups(group), tell).hold()
+        return {judged.adversary.name: judged for judged in held}
+
+    def tell_what_is_settled(judged: Judged) -> None:
+        if jobs == 1 or judged.as_expected:
+            told(judged)
+
+    done = sit(adversaries, jobs, tell_what_is_settled)
+    doubted = [] if jobs == 1 else [judged for judged in done.values() if not judged.as_expected]
+    if doubted and len(done) == len(adversaries):
+        done |= sit([judged.adversary for judged in doubted], 1, told)
+    else:
+        for judged in doubted:
+            told(judged)
     return [done[a.name] for a in adversaries if a.name in done]
 
 

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -178,6 +179,46 @@ def test_a_kernel_that_fails_is_left_out_of_further_launches_and_the_others_are_
 
 def test_a_kernel_without_times_has_not_passed() -> None:
     assert time_beside(FakeTrial(([], [])), ["k"], ["p"], "rival", 1)["k"].reason == "not_measured"  # type: ignore[arg-type]
+
+
+class MissesAtFirst:
+    """A lane that finds each cheat out at the second try."""
+
+    tried: ClassVar[list[str]] = []
+
+    def __init__(self, *_: object) -> None:
+        """As a lane is made."""
+
+    def __enter__(self) -> MissesAtFirst:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing to end."""
+
+    def stop(self) -> None:
+        """Nothing to stop."""
+
+    def judge(self, group: list[Adversary]) -> Iterator[Judged]:
+        for one in group:
+            found = Outcome("incorrect", one.reasons[0], "", "launch") if one.name in self.tried else MISSED
+            self.tried.append(one.name)
+            yield Judged(one, found)
+
+
+MISSED = Outcome("failed", "not_measured", "", "launch")
+
+
+def test_who_was_missed_beside_others_is_judged_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[Judged] = []
+    some = [a for a in ON_CPU if not a.honest and "no_gain" not in a.reasons][:5]
+    monkeypatch.setattr(known, "_Lane", MissesAtFirst)
+    monkeypatch.setattr(MissesAtFirst, "tried", [some[0].name])
+    results = known.judge(choose("cpu", detect()), some, courses_for("cpu"), LANES, told.append)
+    assert [judged.adversary for judged in results] == some
+    assert all(judged.as_expected for judged in results)
+    assert sorted(map(id, told)) == sorted(map(id, results)), "each is told of once, as it ends"
+    monkeypatch.setattr(MissesAtFirst, "tried", [])
+    assert not known.judge(choose("cpu", detect()), some[:1], courses_for("cpu"), 1)[0].as_expected
 
 
 def test_ctrl_c_keeps_what_was_judged() -> None:
