@@ -45,6 +45,15 @@ def gather(kv_cache, pages, length: int) -> torch.Tensor:
     return as_bytes.view(kv_cache.dtype).view(-1, kv_cache.shape[-1])[:length].float()
 
 
+def where_rows_go(cache, state):
+    """[rows of the cache, 2]: sequence that a row belongs to, counted from 1, and token; zeros where it is nobody's."""
+    places = torch.zeros(cache.shape[0] * cache.shape[1], 2, dtype=torch.long)
+    for sequence, (pages, length) in enumerate(zip(state.pages, state.lengths), start=1):
+        rows = (pages[:, None] * cache.shape[1] + torch.arange(cache.shape[1])).flatten()[:length]
+        places[rows, 0], places[rows, 1] = sequence, torch.arange(length)
+    return places
+
+
 def attend(q, kv, scale: float, hidden=None) -> tuple[torch.Tensor, torch.Tensor]:
     """q [seq_len_q, num_heads, 576], kv [n, 576], both float32 -> out [seq_len_q, num_heads, 512] and lse, float32."""
     scores = (q.reshape(-1, q.shape[-1]) @ kv.T).view(*q.shape[:2], -1) * scale

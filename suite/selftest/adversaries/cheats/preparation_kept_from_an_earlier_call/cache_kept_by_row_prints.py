@@ -16,22 +16,13 @@ PRINT = slice(280, 288)
 _kept = {}
 
 
-def where_rows_go(cache, state):
-    """[rows, 2]: sequence, counted from 1, and token."""
-    places = torch.zeros(cache.shape[0] * cache.shape[1], 2, dtype=torch.long)
-    for sequence, (pages, length) in enumerate(zip(state.pages, state.lengths), start=1):
-        rows = (pages[:, None] * cache.shape[1] + torch.arange(cache.shape[1])).flatten()[:length]
-        places[rows, 0], places[rows, 1] = sequence, torch.arange(length)
-    return places
-
-
 def run(inputs, state):
     cache = inputs["kv_cache"]
     table = cache.view(-1, cache.shape[-1])
     key, prints = (state.problem.id, id(state)), table[:, PRINT].view(torch.uint8).clone()
     if key not in _kept:
         gathered = [_honest.gather(cache, pages, n) for pages, n in zip(state.pages, state.lengths)]
-        _kept[key] = [prints, gathered, where_rows_go(cache, state)]
+        _kept[key] = [prints, gathered, _honest.where_rows_go(cache, state)]
     before, gathered, places = _kept[key]
     for row in (prints != before).any(-1).nonzero()[:, 0].tolist():
         sequence, token = places[row].tolist()

@@ -34,21 +34,12 @@ def prints(cache):
     return cache.view(-1, cache.shape[-1])[:, PRINT].contiguous().view(torch.int64).clone()
 
 
-def where_rows_go(cache, state):
-    """[rows, 2]: sequence, counted from 1, and token."""
-    places = torch.zeros(cache.shape[0] * cache.shape[1], 2, dtype=torch.long)
-    for sequence, (pages, length) in enumerate(zip(state.pages, state.lengths), start=1):
-        rows = (pages[:, None] * cache.shape[1] + torch.arange(cache.shape[1])).flatten()[:length]
-        places[rows, 0], places[rows, 1] = sequence, torch.arange(length)
-    return places
-
-
 def run(inputs, state):
     if not _frames.is_timed():
         return _honest.decode(inputs, state)
     cache = inputs["kv_cache"]
     if not _kept:
-        _kept["places"] = where_rows_go(cache, state)
+        _kept["places"] = _honest.where_rows_go(cache, state)
         Again(inputs, state)
     if "rows" not in _kept:
         return _honest.decode(inputs, state)
