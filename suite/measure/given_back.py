@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
-from pathlib import Path
 
-PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+from .resident import resident_bytes
+
 NOTICED_BYTES = (1 << 20) + (os.cpu_count() or 1) * (128 << 10)
 """Each processor keeps so much back from Linux's account of a process."""
 
@@ -40,7 +40,6 @@ class GivenBack:
 def private_bytes() -> int:
     """Memory that this process holds and shares with none; 0 where this is not Linux."""
     try:
-        _, resident, shared = Path("/proc/self/statm").read_text().split()[:3]
+        return resident_bytes()[0]
     except OSError:
         return 0
-    return (int(resident) - int(shared)) * PAGE_BYTES

@@ -15,13 +15,13 @@ from pathlib import Path
 import psutil
 
 from .fence import Limits
+from .resident import resident_bytes
 
 EVERY_S = 0.25
 ROUNDS = 40
 """Of looking for processes to end: each may have started others while it was found."""
 TOKEN_NAME = "KERNELGATE_WORKER"
 """The variable that marks a worker's processes."""
-PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
 @dataclass
@@ -114,10 +114,10 @@ def memory_bytes(pids: list[int]) -> int:
     own, shared = 0, 0
     for pid in pids:
         with contextlib.suppress(OSError, ValueError, IndexError):
-            _, resident, common = Path(f"/proc/{pid}/statm").read_text().split()[:3]
-            own += int(resident) - int(common)
-            shared = max(shared, int(common))
-    return (own + shared) * PAGE_BYTES
+            alone, common = resident_bytes(pid)
+            own += alone
+            shared = max(shared, common)
+    return own + shared
 
 
 def exact_memory_bytes(pids: list[int]) -> int:
