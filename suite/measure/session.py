@@ -18,7 +18,7 @@ import torch
 
 from kernels.device import Device
 from kernels.problem import Inputs, Problem
-from kernels.updates import spoil_updates, taken_updates
+from kernels.updates import put_updates, spoil_updates, taken_updates
 
 from ..device.device_records import TimerError
 from ..device.timer import CaptureError, GraphRecords, PerfCounter, QueuedEvents, Timer
@@ -129,6 +129,7 @@ class Session:
         saved = copies(plan)
         if not self.problem.shorten(self.inputs, self.drawn.generator.manual_seed(secrets.randbelow(1 << 48))):
             return {}
+        older = taken_updates(self.problem, self.inputs)  # where lengths are shorter, calls write to other rows
         safe = {}
         for contestant in captured:
             given = plan_inputs(self.problem, contestant.inputs)
@@ -143,6 +144,7 @@ class Session:
                 compare(actual[name].float(), expected[name].float(), tolerance)[1] is None
                 for name, tolerance in self.problem.tolerances().items()
             )
+        put_updates(self.problem, self.inputs, older)
         for name, tensor in saved.items():
             plan[name].copy_(tensor)
         return safe
