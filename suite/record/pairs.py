@@ -16,6 +16,9 @@ MAX_FACTOR = 1e6
 """Beyond this, or below its inverse, something was not measured."""
 MAX_GAP = math.log(1.10)
 """Most that the bound may lie below the measured factor: a claim much weaker than its kernel guards nothing."""
+LEAST_FACTOR = 0.8
+"""A claim says that a kernel is faster than its rival, or about as fast. Nobody relies on one that takes over a quarter
+longer, and its claim would only turn red where the rival, often a kernel of ours, is improved."""
 FACTOR_DIGITS = 5
 """Significant digits of a factor, rounded down so that it stays a bound."""
 

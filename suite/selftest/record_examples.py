@@ -22,7 +22,7 @@ TIMES_US = {
     "mla/flash_mla": 130.0,
     "mla/torch_sdpa": 300.0,
     "mla/triton_split_kv": 100.0,
-    "mla/generated/inductor": 125.0,
+    "mla/generated/inductor": 110.0,
 }
 BLOCKS = 5
 

@@ -173,6 +173,16 @@ def test_faster_than_light_is_refused(tmp_path: Path) -> None:
     assert "speed of light" in outcome.sentence
 
 
+def test_a_kernel_far_behind_its_rival_is_not_claimed_but_one_nearly_as_fast_is(tmp_path: Path) -> None:
+    """Of a claim that exists, the lowering is told as ever."""
+    vendor_us, hand_us = TIMES_US[VENDOR], TIMES_US[HAND]
+    too_slow, nearly = slowed(1.3 * vendor_us / hand_us), slowed(1.1 * vendor_us / hand_us)
+    refused = promote_runs(tmp_path, two_runs(times_us=too_slow))
+    assert actions(refused)[CLAIM] == "refused"
+    assert actions(promote_runs(tmp_path, two_runs(3, times_us=nearly)))[CLAIM] == "added"
+    assert actions(promote_runs(tmp_path, two_runs(5, times_us=too_slow), reason="known"))[CLAIM] == "lowered"
+
+
 def test_the_same_runs_again_change_nothing(tmp_path: Path) -> None:
     promote_runs(tmp_path, two_runs())
     before = baseline_path(tmp_path, "h200", "mla").read_bytes()
