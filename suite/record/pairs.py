@@ -78,6 +78,14 @@ def doubt_of(evidence: Evidence, pair: Pair) -> str | None:
     return evidence.doubt(scores, evidence.runs[-1]["device"]["kind"], _shorter_us(evidence, pair))
 
 
+def too_slow(evidence: Evidence, pair: Pair) -> str | None:
+    """Why nothing new is claimed of a kernel far behind its rival, however many launches are measured."""
+    problem, kernel, rival = pair
+    scores = evidence.measured.scores(kernel, rival, problem).values()
+    factor = math.exp(sum(scores) / len(scores))
+    return f"At {factor:.4g}x it is too slow to claim anything." if factor < LEAST_FACTOR else None
+
+
 def is_refuted(evidence: Evidence, claim: Claim) -> bool:
     """Whether the whole interval lies below a claim.
 

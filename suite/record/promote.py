@@ -27,7 +27,7 @@ from .baseline import (
 )
 from .kept import keep_run
 from .only import is_selected
-from .pairs import LEAST_FACTOR, Doubt, Evidence, LowerBound, doubt_of, is_refuted, propose, refusal_of
+from .pairs import Doubt, Evidence, LowerBound, doubt_of, is_refuted, propose, refusal_of, too_slow
 from .refusals import commit, objections
 from .run import read_run
 from .schema import Document, RecordError, parse_utc
@@ -163,14 +163,12 @@ def _decide(evidence: Evidence, root: Path, pair: Pair, old: Claim | None) -> tu
         if objection:
             return old, Outcome(name, "refused", f"{objection}.")
         return old, Outcome(name, "kept", "Not measured in these runs.")
-    if refusal := refusal_of(evidence, pair):
+    if refusal := refusal_of(evidence, pair) or (None if old else too_slow(evidence, pair)):
         return old, Outcome(name, "refused", refusal)
     doubt = doubt_of(evidence, pair)
     if doubt and not (old and evidence.reason and is_refuted(evidence, old)):
         return old, Outcome(name, "refused", doubt)
     new = propose(evidence, pair)
-    if old is None and new.factor < LEAST_FACTOR:
-        return None, Outcome(name, "refused", f"At {new.factor:.4g}x it is too slow to claim anything.")
     if old is None:
         return new, Outcome(name, "added", f"Claimed at {new.factor:.4g}x.")
     claim, outcome = _choose(evidence, old, new)
