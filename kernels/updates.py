@@ -22,12 +22,6 @@ def spoil_updates(problem: Problem, inputs: Inputs) -> None:
         _table(inputs[name])[rows] = NAN_BYTES.get(inputs[name].dtype, 0xFF)
 
 
-def put_updates(problem: Problem, inputs: Inputs, rows: Outputs) -> None:
-    """Inverse of `taken_updates`: write copies of these rows back."""
-    for name, places in problem.updated_rows(inputs).items():
-        _table(inputs[name])[places] = rows[name].view(torch.uint8)
-
-
 def _table(tensor: torch.Tensor) -> torch.Tensor:
     """[rows, bytes of the last dimension] uint8, the same memory: fp8 cannot be indexed."""
     return tensor.view(-1, tensor.shape[-1]).view(torch.uint8)

@@ -17,8 +17,8 @@ from typing import Any
 import torch
 
 from kernels.device import Device
-from kernels.problem import Inputs, Problem
-from kernels.updates import put_updates, spoil_updates, taken_updates
+from kernels.problem import Edit, Inputs, Problem
+from kernels.updates import spoil_updates, taken_updates
 
 from ..device.device_records import TimerError
 from ..device.timer import CaptureError, GraphRecords, PerfCounter, QueuedEvents, Timer
@@ -144,7 +144,8 @@ class Session:
                 compare(actual[name].float(), expected[name].float(), tolerance)[1] is None
                 for name, tolerance in self.problem.tolerances().items()
             )
-        put_updates(self.problem, self.inputs, older)
+        for name, rows in self.problem.updated_rows(self.inputs).items():
+            Edit(name, rows, older[name]).apply(self.inputs)
         for name, tensor in saved.items():
             plan[name].copy_(tensor)
         return safe

@@ -94,7 +94,11 @@ class Pool:
             # What a run knew of a problem that it did not measure is only its name.
             self.problems.update({p: facts for p, facts in run["problems"].items()
                                   if p not in self.problems or facts["light_speed_us"] is not None})  # fmt: skip
-            self.kernels.update(run["kernels"])
+            # Of a kernel that it did not measure, a run knows its source at that time: no figure comes from it.
+            timed = {kernel for launch in run["launches"] for m in launch["measurements"] for kernel in m["times_us"]}
+            self.kernels.update(
+                {k: facts for k, facts in run["kernels"].items() if k in timed or k not in self.kernels}
+            )
             self.ceilings.update(run["ceilings"])
         self.labels = short_labels(self.problems)
         self.measurements_left_out = 0

@@ -99,6 +99,18 @@ def test_a_kernel_that_changed_between_runs_is_not_mixed_with_its_old_self() -> 
     assert "different sources" in page(pool, [], {})
 
 
+def test_a_kernel_that_a_newer_run_knew_and_did_not_measure_keeps_its_figures() -> None:
+    """A run of some problems lists all kernels of the family, as their sources were then."""
+    old, new = make_run(0), make_run(1)
+    new["kernels"]["mla/triton_split_kv"] = {**new["kernels"]["mla/triton_split_kv"], "source_sha256": "ef" * 32}
+    for launch in new["launches"]:
+        for measurement in launch["measurements"]:
+            del measurement["times_us"]["mla/triton_split_kv"]
+    pool = Pool([new, old])
+    assert {row.launches for row in pool.rows if row.kernel == "mla/triton_split_kv"} == {6}
+    assert pool.measurements_left_out == 0
+
+
 def test_a_wrong_output_costs_a_kernel_its_figures_and_its_place_as_rival() -> None:
     run = make_run()
     problem = next(iter(run["problems"]))
