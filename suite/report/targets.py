@@ -44,7 +44,7 @@ def _row(pool: Pool, target: Document) -> list[str]:
     ours = best_of(rows, OURS)
     rival = next((row for row in rows if row.kernel == pool.rivals[problem]), None) if problem in pool.rivals else None
     speedup = ours.speedup.factor if ours and ours.speedup else None
-    label = pool.label(problem) if rows else problem.partition("/")[2]
+    label = pool.labels.get(problem, problem.partition("/")[2])
     return [
         text(label),
         code(ours.kernel) if ours else MISSING,
