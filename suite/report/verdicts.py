@@ -83,13 +83,16 @@ def unjudged(claims: Iterable[Any], verdicts: Sequence[Record]) -> list[Any]:
 
 
 def overtaken(verdicts: Iterable[Record], claims: Iterable[Any]) -> list[tuple[Record, Any]]:
-    """Verdicts on claims whose factor was changed since, each with the claim that stands now.
+    """Verdicts on claims whose factor was changed since, each with the claim that stands now: None if it was deleted.
 
     Promoting the very runs that refuted a claim lowers it: their page must not stay red for what is claimed no more.
+    Where a problem's family has no claims at all, they are not here, which says nothing.
     """
     stored = {(claim.kernel, claim.rival, claim.problem): claim for claim in claims}
-    asked = ((v, stored.get((v["kernel"], v["rival"], v["problem"]))) for v in verdicts if v["kind"] == "claim")
-    return [(verdict, claim) for verdict, claim in asked if claim and claim.factor != verdict["factor_claimed"]]
+    known = {problem.partition("/")[0] for *_, problem in stored}
+    asked = [v for v in verdicts if v["kind"] == "claim" and v["problem"].partition("/")[0] in known]
+    beside = [(verdict, stored.get((verdict["kernel"], verdict["rival"], verdict["problem"]))) for verdict in asked]
+    return [(verdict, claim) for verdict, claim in beside if not claim or claim.factor != verdict["factor_claimed"]]
 
 
 def markdown_table(shown: Iterable[Record], label: Callable[[str], str]) -> str:
@@ -120,8 +123,8 @@ def _overtaken_cells(verdict: Record, claim: Any, label: Callable[[str], str]) -
         text(verdict["status"]),
         factor(verdict["factor_claimed"]),
         factor(verdict["factor"]),
-        factor(claim.factor),
-        text(claim.reason or ""),
+        factor(claim.factor if claim else None),
+        text((claim.reason or "") if claim else "deleted"),
     ]
 
 

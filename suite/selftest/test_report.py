@@ -190,15 +190,26 @@ def test_a_hundred_equal_reasons_are_one_row() -> None:
 def test_a_claim_that_was_lowered_since_is_not_red_any_more() -> None:
     run = make_run()
     regressed = next(verdict for verdict in run["verdicts"] if verdict["status"] == "regressed")
-    claims = [claim for claim in make_claims(run) if claim.problem == regressed["problem"]]
+    claims = make_claims(run)[:4]
     assert "**1 regressed**" in page(Pool([run]), claims, {})
-    lowered = [replace(claim, factor=0.9, reason="The other branch costs more.") for claim in claims]
+    reason = "The other branch costs more."
+    lowered = [replace(c, factor=0.9, reason=reason) if c.problem == regressed["problem"] else c for c in claims]
     content = page(Pool([run]), lowered, {})
     assert "regressed**" not in content
     assert "1 on claims that were changed since" in content
-    assert "1 stored claim not judged as they stand now" in content
+    assert "2 stored claims not judged as they stand now" in content  # one was not measured
     row = next(line for line in content.splitlines() if "The other branch costs more." in line)
     assert [cell.strip() for cell in row.split("|")[4:8]] == ["regressed", "0.940×", "0.910×", "0.900×"]
+
+
+def test_a_claim_that_was_deleted_since_is_not_red_any_more() -> None:
+    run = make_run()
+    regressed = next(verdict for verdict in run["verdicts"] if verdict["status"] == "regressed")
+    others = [claim for claim in make_claims(run) if claim.problem != regressed["problem"]]
+    assert "**1 regressed**" in page(Pool([run]), [], {})  # without any claims, nothing was deleted
+    content = page(Pool([run]), others, {})
+    assert "regressed**" not in content
+    assert any("deleted" in line for line in content.splitlines() if regressed["kernel"] in line)
 
 
 def test_hostile_records_cannot_break_the_page() -> None:
