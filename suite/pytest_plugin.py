@@ -25,6 +25,7 @@ from .device.detect import ChosenDevice, DeviceError, choose, detect
 from .device.fitness import why_unfit
 from .device.specs import spec_by_key
 from .interrupts import end_in_order, held_off
+from .judge.bands import MOST_LAUNCHES
 from .judge.comparisons import Comparison
 from .measure.base_tree import BaseError, checked_out
 from .measure.crew import RunError, UnfitError
@@ -32,7 +33,7 @@ from .progress import Progress
 from .record.schema import RecordError
 from .refused_options import why_refused
 from .replay_clock import ReplayClock
-from .run_journal import MAX_LAUNCHES, Options
+from .run_journal import Options
 from .selection import Case, Selection, kernels_root
 from .summary import how_to_go_on, print_compiled, print_run, speed_test_name
 
@@ -58,8 +59,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--run-dir", metavar="DIR", help="where the run is recorded; default: runs/<time>-<device>")
     group.addoption("--resume", metavar="DIR", help="go on with a run that was cut off; measures nothing twice")
     group.addoption("--input-seed", type=int, metavar="N", help="draw a run's inputs again: its environment.seed")
-    most = f"measure in N launches at most, even if undecided; default: {MAX_LAUNCHES}"
-    group.addoption("--launches", type=int, default=MAX_LAUNCHES, metavar="N", help=most)
+    most = f"measure in N launches at most, even if undecided; default: {MOST_LAUNCHES}"
+    group.addoption("--launches", type=int, default=MOST_LAUNCHES, metavar="N", help=most)
     # --strict is pytest's own, dest "strict"; for the gate it also means that inconclusive is red.
     group.addoption("--no-gate", action="store_true", help="measure and report; verdicts never fail")
 

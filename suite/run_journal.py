@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from .device.detect import ChosenDevice
+from .judge.bands import MOST_LAUNCHES
 from .record.journal import Journal, read_journal
 from .record.run import JOURNAL_NAME, RUN_NAME, check_run, fold, write_run
 from .record.schema import MAX_INTEGER, RecordError, now_utc, schema_version
 from .record.source import source_state
-
-MAX_LAUNCHES = 24
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,7 @@ class Options:
     """The ref as given, its SHA, and the folder that its tree was checked out to."""
     input_seed: int | None = None
     """What an earlier run's inputs were drawn from, its environment's `seed`; by default a new one."""
-    max_launches: int = MAX_LAUNCHES
+    max_launches: int = MOST_LAUNCHES
     """What is undecided after so many is inconclusive."""
 
 

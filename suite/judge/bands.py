@@ -18,6 +18,8 @@ the ratio of twins moves by 0.1% to 0.4% from launch to launch in all three; tha
 by 2.5%, where 24 launches caught a loss of 5% in 90% of runs and 36 in 98%."""
 CPU_CLASSES = ((4000.0, 0.025, 0.05, 24), (700.0, 0.05, 0.10, 24), (300.0, 0.10, 0.20, 24))
 """Launch sd on a shared 2-core machine: 1% at 4 ms, 2% at 0.7 ms, 4% at 0.3 ms."""
+MOST_LAUNCHES = max(k_max for *_, k_max in GPU_CLASSES + CPU_CLASSES)
+"""After so many no pair is undecided."""
 
 GPU_TIMER_STEP_US = 0.032
 """Profiler records of an H200 advance in steps of 32 ns."""

@@ -45,6 +45,8 @@ __all__ = [
 
 INTERVAL_ALPHA = 0.05
 """Reported intervals cover the truth at 95%, at every look."""
+UNCLAIMED_LAUNCHES = 3
+"""What a run measures of a pair that nobody claims anything about: two such runs hold enough for a claim."""
 
 
 @dataclass(frozen=True)
@@ -117,10 +119,10 @@ def judge_base(
 def judge_unclaimed(
     scores: Sequence[float], bands: Bands, *, kernel: str = "the kernel", rival: str = "its rival"
 ) -> Verdict:
-    """Factor and interval of a pair that nobody claims anything about; decided at k_min launches."""
+    """Factor and interval of a pair that nobody claims anything about; decided at UNCLAIMED_LAUNCHES."""
     check_scores(scores)
     measured = _measured(scores, bands)
-    missing = bands.k_min - len(scores)
+    missing = UNCLAIMED_LAUNCHES - len(scores)
     sentence = f"{_describe(measured, kernel, rival)}; nothing is claimed{_modes_note(scores, bands)}."
     if missing > 0:
         sentence = f"{sentence[:-1]}, and {_more(missing)} to come."

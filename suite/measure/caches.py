@@ -26,14 +26,14 @@ def flush_and_touch(problem: Problem, inputs: Inputs, torch_device: str, cache_b
     """
     factor = CPU_FLUSH_FACTOR if torch_device == "cpu" else GPU_FLUSH_FACTOR
     size = max(MIN_FLUSH_BYTES, factor * cache_bytes)
-    buffer = torch.randint(0, 1 << 30, (size // 4,), dtype=torch.int32, device=torch_device)
+    buffer = torch.arange(1, size // 8 + 1, dtype=torch.int64, device=torch_device)
     warm = [t.view(-1).view(torch.uint8) for name, t in inputs.items() if problem.residency[name] is Residency.WARM]
 
-    highest = int(buffer.amax())
+    whole = int(buffer.sum())
 
     def before() -> None:
-        found = buffer.amax()
-        if found.is_cpu and int(found) != highest:  # or its pages were dropped: one of zeros would be read for all
+        found = buffer.sum()
+        if found.is_cpu and int(found) != whole:  # or pages of it were dropped: one of zeros would be read for all
             raise Tampered("What is read to flush the caches before a call is not what it was.")
         for tensor in warm:
             if tensor.numel():

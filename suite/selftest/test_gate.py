@@ -11,7 +11,9 @@ from datetime import datetime, timezone
 
 import pytest
 
+from suite.judge.bands import MOST_LAUNCHES
 from suite.judge.gate import (
+    UNCLAIMED_LAUNCHES,
     Bands,
     Reason,
     Status,
@@ -26,6 +28,7 @@ from suite.judge.gate import (
     rival_improved,
     stale,
 )
+from suite.record.refusals import MIN_LAUNCHES, MIN_RUNS
 
 pytestmark = pytest.mark.side_by_side
 
@@ -177,13 +180,15 @@ def test_base_slower_same_faster() -> None:
     assert faster.sentence.endswith("it is not slower than the base, and is faster.")
 
 
-def test_unclaimed_reports_and_is_decided_at_k_min() -> None:
+def test_unclaimed_reports_and_is_decided_when_two_such_runs_would_make_a_claim() -> None:
     verdict = judge_unclaimed(around(1.3, launches=5), GPU, **PAIR)
     assert (verdict.status, verdict.reason, is_decided(verdict)) == (Status.UNCLAIMED, Reason.NO_CLAIM, True)
     assert verdict.interval is not None
     assert verdict.interval[0] < 1.3 < verdict.interval[1]
-    early = judge_unclaimed(around(1.3, launches=3), GPU)
-    assert (early.status, is_decided(early), early.launches_needed) == (Status.UNCLAIMED, False, 2)
+    early = judge_unclaimed(around(1.3, launches=UNCLAIMED_LAUNCHES - 1), GPU)
+    assert (early.status, is_decided(early), early.launches_needed) == (Status.UNCLAIMED, False, 1)
+    assert is_decided(judge_unclaimed(around(1.3, launches=UNCLAIMED_LAUNCHES), GPU))
+    assert MIN_RUNS * UNCLAIMED_LAUNCHES >= MIN_LAUNCHES
     assert not is_decided(judge_unclaimed([], GPU)), "nothing measured is not done"
 
 
@@ -212,6 +217,7 @@ def test_bands_follow_device_and_size() -> None:
     for kind, sizes in (("cuda", (0.5, 5, 20, 100, 1e4)), ("cpu", (10, 300, 700, 4000, 1e6))):
         d1 = [bands_for(kind, float(size)).d1 for size in sizes]
         assert d1 == sorted(d1, reverse=True)
+        assert all(bands_for(kind, float(size)).k_max <= MOST_LAUNCHES for size in sizes), "no run ends before that"
     for kind, size in (("tpu", 1.0), ("cuda", 0.0), ("cpu", math.nan)):
         with pytest.raises(ValueError, match=r"\.$"):
             bands_for(kind, size)

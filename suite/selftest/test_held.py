@@ -51,6 +51,6 @@ def test_what_is_read_to_flush_the_caches_must_be_what_it_was() -> None:
     before = flush_and_touch(problem, problem.make_inputs(0, "cpu"), "cpu", 1 << 20)
     before()
     (buffer,) = (c.cell_contents for c in before.__closure__ or () if isinstance(c.cell_contents, torch.Tensor))
-    buffer.zero_()
+    buffer[: len(buffer) // 2].zero_()  # as of pages that were dropped
     with pytest.raises(Tampered, match="to flush the caches"):
         before()
