@@ -85,9 +85,9 @@ def _reasons(crew: Crew, known: Mapping[str, KernelInfo], problems: list[str]) -
     sound = [kernel for kernel in known.values() if not kernel.broken]
     interpreted = {k.id for k in sound if k.uses_triton and crew.chosen.device.kind == "cpu"}
     found = {kernel.id: kernel.broken for kernel in known.values()}
-    found |= _ask(crew, [k.id for k in sound if k.id not in interpreted], problems, crew.chosen.device)
+    found |= _ask(crew, [kernel for kernel in sound if kernel.id not in interpreted], problems, crew.chosen.device)
     for key in INTERPRETED_DEVICES:
-        undecided = [kernel for kernel in interpreted if found[kernel] != INTERPRETED]
+        undecided = [known[kernel] for kernel in interpreted if found[kernel] != INTERPRETED]
         answers = _ask(crew, undecided, problems, spec_by_key(key).device())
         found |= {kernel: reason or INTERPRETED for kernel, reason in answers.items()}
     return found
@@ -97,22 +97,23 @@ class _NoAnswerError(Exception):
     """The worker that was asked is gone; the text says why."""
 
 
-def _ask(crew: Crew, kernels: Iterable[str], problems: list[str], device: Device) -> dict[str, str | None]:
-    """Kernel id -> why it runs none of its family's problems on `device`. Raises _NoAnswerError."""
-    kernels = sorted(kernels)
-    if not kernels:
+def _ask(crew: Crew, kernels: Iterable[KernelInfo], problems: list[str], device: Device) -> dict[str, str | None]:
+    """Kernel id -> why it runs none of its tasks' problems on `device`. Raises _NoAnswerError."""
+    asked = {kernel.id: kernel for kernel in kernels}
+    if not asked:
         return {}
-    reply = crew.describe(kernels, problems, device, CASE_TIMEOUT_S)
+    reply = crew.describe(sorted(asked), problems, device, CASE_TIMEOUT_S)
     if reply["status"] != "ran":
         raise _NoAnswerError(reply["sentence"])
-    return {kernel: _why_not(kernel, problems, reply) for kernel in kernels}
+    return {name: _why_not(kernel, problems, reply) for name, kernel in asked.items()}
 
 
-def _why_not(kernel: str, problems: list[str], reply: Mapping[str, Any]) -> str | None:
-    broken: str | None = reply["broken"].get(kernel)
+def _why_not(kernel: KernelInfo, problems: list[str], reply: Mapping[str, Any]) -> str | None:
+    broken: str | None = reply["broken"].get(kernel.id)
     if broken:
         return broken
-    own = [problem for problem in problems if problem.partition("/")[0] == kernel.partition("/")[0]]
-    unsupported = reply["unsupported"].get(kernel, {})
+    tasks = {f"{kernel.family}/{task}" for task in kernel.tasks}
+    own = [problem for problem in problems if problem.partition("-")[0] in tasks]
+    unsupported = reply["unsupported"].get(kernel.id, {})
     reasons = list(dict.fromkeys(unsupported[problem] for problem in own if problem in unsupported))
     return "; ".join(reasons) if own and all(problem in unsupported for problem in own) else None

@@ -19,13 +19,16 @@ from suite.selftest.toy_project import ToyProject, kernel
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_a_kernel_runs_where_it_runs_one_problem_of_its_family():
-    problems = ["mla/a", "mla/b", "moe/a"]
+def test_a_kernel_runs_where_it_runs_one_problem_of_its_tasks():
+    problems = ["mla/decode-a", "mla/decode-b", "mla/prefill-a", "moe/decode-a"]
+    no_task, no_gpu = "it does not solve the task", "no GPU"
     answer = {"status": "ran", "broken": {"mla/bad": "It cannot be loaded."}, "unsupported": {
-        "mla/some": {"mla/a": "too long", "moe/a": "not its task"},
-        "mla/none": {"mla/a": "no GPU", "mla/b": "no GPU", "moe/a": "not its task"}}}  # fmt: skip
-    found = {k: doctor._why_not(k, problems, answer) for k in ("mla/some", "mla/none", "mla/all", "mla/bad")}
-    assert found == {"mla/some": None, "mla/none": "no GPU", "mla/all": None, "mla/bad": "It cannot be loaded."}
+        "mla/some": {"mla/decode-a": "too long", "mla/prefill-a": no_task},
+        "mla/none": {"mla/decode-a": no_gpu, "mla/decode-b": no_gpu, "mla/prefill-a": no_task}}}  # fmt: skip
+    names = ("mla/some", "mla/none", "mla/all", "mla/bad")
+    known = (KernelInfo(name, "mla", "hand", ("decode",), False, "0" * 64) for name in names)
+    found = {kernel.id: doctor._why_not(kernel, problems, answer) for kernel in known}
+    assert found == {"mla/some": None, "mla/none": no_gpu, "mla/all": None, "mla/bad": "It cannot be loaded."}
 
 
 class FakeCrew(Crew):
@@ -46,7 +49,7 @@ def test_triton_kernels_without_a_gpu_are_checked_in_the_interpreter_where_it_ca
     known = {k: KernelInfo(k, "mla", "hand", ("decode",), triton, "0" * 64) for k, triton in names.items()}
     known["mla/bad"] = replace(known["mla/torch"], id="mla/bad", broken="It declares no usable KERNEL.")
     crew = FakeCrew({"mla/torch": "x86_64", "mla/hopper": "sm_90", "mla/cdna": "gfx942"})
-    assert doctor._reasons(crew, known, ["mla/a"]) == {
+    assert doctor._reasons(crew, known, ["mla/decode-a"]) == {
         "mla/torch": None,
         "mla/hopper": doctor.INTERPRETED,
         "mla/cdna": doctor.INTERPRETED,
