@@ -146,11 +146,13 @@ class MLALayer(Problem):
         inputs["hidden"].normal_(generator=generator)
 
     def edits(self, inputs: Inputs, generator: torch.Generator) -> list[Edit]:
-        """Four rows of every weight change their sign; of the cache, every sequence gets tokens that stand out."""
-        from ._layer_inputs import outstanding_tokens
+        """Four rows of every weight and angles in use change their sign; of the cache, every sequence gets tokens that
+        stand out."""
+        from ._layer_inputs import edited_angles, outstanding_tokens
 
         weights = {name: inputs[name] for name in WEIGHTS}
-        return [*super().edits(weights, generator), *outstanding_tokens(self, inputs, generator)]
+        edits = [*super().edits(weights, generator), edited_angles(inputs, generator)]
+        return [*edits, *outstanding_tokens(self, inputs, generator)]
 
     def updated_rows(self, inputs: Inputs) -> dict[str, torch.Tensor]:
         from ._layer_inputs import new_rows

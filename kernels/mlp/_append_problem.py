@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 from ..problem import Cost, Edit, Inputs, NullKernel, Problem, Residency, TensorSpec, Tier, Tolerance, tagged
-from ._draw import DISTRIBUTIONS, draw_activation, draw_norm_weight, rope_table, unit_roundoff
+from ._draw import DISTRIBUTIONS, draw_activation, draw_norm_weight, edited_angles, rope_table, unit_roundoff
 
 if TYPE_CHECKING:
     import torch
@@ -102,8 +102,9 @@ class QKNormRopeAppend(Problem):
         inputs["qkv"].normal_(generator=generator)
 
     def edits(self, inputs: Inputs, generator: torch.Generator) -> list[Edit]:
-        """Only of the norms' weights: nothing of a cache is read."""
-        return [edit for edit in super().edits(inputs, generator) if edit.name.endswith("_norm_weight")]
+        """Only of the norms' weights and the angles: nothing of a cache is read."""
+        weights = [edit for edit in super().edits(inputs, generator) if edit.name.endswith("_norm_weight")]
+        return [*weights, edited_angles(inputs, generator)]
 
     def updated_rows(self, inputs: Inputs) -> dict[str, torch.Tensor]:
         import torch

@@ -7,6 +7,7 @@ it, say what must come of it:
     REASONS = ("wrong_output",)          the reasons that may be given; a cheat needs one, an honest kernel has none
     RUNS_ON = ("cpu", "cuda")            where it can be tried
     FAMILY = "mla"                       whose problems it answers; by default mla
+    TASK = "gather"                      which of them, where a course is for one task of a family
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from kernels.discover import problem_key
+from kernels.discover import load_problems, problem_key
 from kernels.mla.problem import MLADecode
+from kernels.problem import Tier
 
 from ..device.detect import PROJECT_ROOT, ChosenDevice
 from .audition import PASSED, Outcome, audition, check, fresh_workers, time_beside
@@ -38,6 +40,12 @@ LEAVES_NOTHING = frozenset({"precision lowered", "special cased to the sweep", "
 """Classes whose cheats are wrong and nothing else: those of a class are checked in one process."""
 WRITES_FILES = "files of the project"
 """The class whose cheats may hide what they wrote among compiled files: no tree of theirs is used again."""
+TASKS = {
+    **{("kv", task): "kv/torch_index" for task in ("rope_append", "append", "mla_append", "gather")},
+    **{("mlp", task): "mlp/torch_eager" for task in ("block", "qk_append", "rmsnorm", "swiglu")},
+    **{("moe", task): "moe/torch_eager" for task in ("permute", "grouped_gemm", "layer")},
+}
+"""(family, task) that has a course of its own -> the rival there."""
 NO_GAIN = "no_gain"
 """Expected of a cheat that the harness makes useless: it passes, no faster than `GAIN` times its honest twin."""
 GAIN = 1.15
@@ -54,6 +62,8 @@ class Adversary:
     reasons: tuple[str, ...]
     runs_on: tuple[str, ...]
     family: str
+    task: str
+    """Empty where its family has one course."""
     summary: str
     """The first sentence of its docstring."""
 
@@ -62,10 +72,15 @@ class Adversary:
         """Its id in a trial's tree."""
         return f"{self.family}/{self.name}"
 
+    @property
+    def course(self) -> str:
+        """What it is tried on: see `courses_for`."""
+        return f"{self.family}/{self.task}" if self.task else self.family
+
 
 @dataclass(frozen=True)
 class Course:
-    """What the adversaries of one family are tried on."""
+    """What the adversaries of one family, or of one of its tasks, are tried on."""
 
     timed: tuple[str, ...]
     check_only: tuple[str, ...]
@@ -109,7 +124,7 @@ def _read(path: Path, honest: bool) -> Adversary:
         for node in tree.body
         if isinstance(node, ast.Assign)
         and isinstance(node.targets[0], ast.Name)
-        and node.targets[0].id in ("CLASS", "REASONS", "RUNS_ON", "FAMILY")
+        and node.targets[0].id in ("CLASS", "REASONS", "RUNS_ON", "FAMILY", "TASK")
     }
     summary = " ".join((ast.get_docstring(tree) or "").split("\n\n")[0].split())
     needed = ("CLASS", "RUNS_ON") if honest else ("CLASS", "RUNS_ON", "REASONS")
@@ -118,7 +133,7 @@ def _read(path: Path, honest: bool) -> Adversary:
     if not summary:
         raise ValueError(f"{path} has no docstring that says what it does.")
     return Adversary(path, path.stem, honest, said["CLASS"], tuple(said.get("REASONS", ())), tuple(said["RUNS_ON"]),
-                     said.get("FAMILY", FAMILY_OF_MOST), summary)  # fmt: skip
+                     said.get("FAMILY", FAMILY_OF_MOST), said.get("TASK", ""), summary)  # fmt: skip
 
 
 def judge(
@@ -157,16 +172,16 @@ def judge(
 
 
 def _groups(adversaries: Sequence[Adversary]) -> Iterator[list[Adversary]]:
-    """Honest kernels of one family by the dozen, cheats of a class that leaves nothing behind, then cheats alone."""
+    """Honest kernels of one course by the dozen, cheats of a class that leaves nothing behind, then cheats alone."""
     honest = [a for a in adversaries if a.honest]
-    for family in sorted({a.family for a in honest}):
-        kin = [a for a in honest if a.family == family]
+    for course in sorted({a.course for a in honest}):
+        kin = [a for a in honest if a.course == course]
         for first in range(0, len(kin), HONEST_IN_A_LAUNCH):
             yield kin[first : first + HONEST_IN_A_LAUNCH]
     cheats = [a for a in adversaries if not a.honest]
     for shared in sorted(LEAVES_NOTHING):
-        for family in sorted({a.family for a in cheats}):
-            if kin := [a for a in cheats if a.cheat_class == shared and a.family == family]:
+        for course in sorted({a.course for a in cheats}):
+            if kin := [a for a in cheats if a.cheat_class == shared and a.course == course]:
                 yield kin
     yield from ([a] for a in cheats if a.cheat_class not in LEAVES_NOTHING)
 
@@ -203,8 +218,8 @@ class _Lane:
             self.trial.campaign.crew.stop()
 
     def judge(self, group: list[Adversary]) -> Iterator[Judged]:
-        """One cheat, or several that share workers, or several honest kernels; all of one family."""
-        course = self.courses[group[0].family]
+        """One cheat, or several that share workers, or several honest kernels; all of one course."""
+        course = self.courses[group[0].course]
         if group[0].honest:
             yield from self._honest(self._clean_trial(), group, course)
             return
@@ -245,7 +260,8 @@ def fingerprint(root: Path) -> str:
 
 
 def courses_for(kind: str, folder: Path = PROJECT_ROOT / FOLDER) -> dict[str, Course]:
-    """By family: a small problem that is timed; hard cases, and sizes that no sweep holds, that are only checked.
+    """By family, or family and task: a small problem that is timed; hard cases, and for MLA decode sizes that no sweep
+    holds, that are only checked.
 
     The odd sizes are drawn anew in every call: what answers only sizes that it knows must not know these.
     """
@@ -263,7 +279,16 @@ def courses_for(kind: str, folder: Path = PROJECT_ROOT / FOLDER) -> dict[str, Co
             ("toy/product-n512",), ("toy/product-n1", "toy/product-n77"), "toy/plain",
             {"kernels/toy/__init__.py": "", **toy},
         ),
+        **{f"{family}/{task}": _course_of_task(family, task, kind) for family, task in TASKS},
     }  # fmt: skip
+
+
+def _course_of_task(family: str, task: str, kind: str) -> Course:
+    """The smallest problem of the sweep that a device is not done with at once, and all hard cases."""
+    tiers, hard_cases = load_problems(family)
+    first = next(p for p in tiers[Tier.SMOKE if kind == "cpu" else Tier.CI] if p.task == task)
+    hard = [problem_key(p) for p in hard_cases if p.task == task]
+    return Course((problem_key(first),), tuple(hard), TASKS[family, task])
 
 
 def _odd_sizes(rng: random.Random) -> tuple[MLADecode, ...]:

@@ -97,7 +97,7 @@ def test_what_was_kept_of_an_earlier_call_shows() -> None:
     inputs = problem.make_inputs(1, "cpu")
     expected = expected_outputs(problem, inputs)
     edits = problem.edits(inputs, torch.Generator().manual_seed(2))
-    assert [edit.name for edit in edits] == [*WEIGHTS, "kv_cache"]
+    assert [edit.name for edit in edits] == [*WEIGHTS, "cos_sin", "kv_cache"]
     for edit in edits:
         undo = edit.apply(inputs)
         assert rejected(problem, expected_outputs(problem, inputs), expected), edit.name

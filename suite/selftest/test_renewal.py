@@ -11,10 +11,11 @@ torch = pytest.importorskip("torch")
 from kernels.discover import families, load_problems  # noqa: E402 - after the skip
 from kernels.gemm import _decode  # noqa: E402
 from kernels.gemm._linear_mx_problem import BITS, LinearMX  # noqa: E402
+from kernels.kv.problem import Gather  # noqa: E402
 from kernels.mla.problem import MLADecode  # noqa: E402
 from kernels.problem import Problem, Tier  # noqa: E402
 from suite.device.detect import PROJECT_ROOT  # noqa: E402
-from suite.judge.renewal import SIGN_BYTES, Renewal  # noqa: E402
+from suite.judge.renewal import SIGN_BYTES, UNSIGNED_ZERO, Renewal  # noqa: E402
 
 PROBLEM = MLADecode(2, 1, 100, 3)
 
@@ -22,6 +23,11 @@ PROBLEM = MLADecode(2, 1, 100, 3)
 def smoke_problems() -> list[Problem]:
     problems = [load_problems(family)[0][Tier.SMOKE] for family in families(PROJECT_ROOT)]
     return [next(iter(kin)) for kin in problems]
+
+
+def all_problems() -> list[Problem]:
+    found = [([p.cut() for p in tiers[Tier.SMOKE]], hard) for tiers, hard in map(load_problems, families(PROJECT_ROOT))]
+    return [problem for smoke, hard in found for problem in (*smoke, *hard)]
 
 
 def test_every_element_of_the_cache_may_change_its_sign_and_nothing_else_does() -> None:
@@ -84,3 +90,36 @@ def test_inputs_of_every_family_stay_finite_and_come_back(problem: Problem) -> N
         assert torch.equal(tensor.float().abs(), before[name].float().abs()) or not tensor.is_floating_point()
     renewal.restore()
     assert all(torch.equal(inputs[n].view(torch.uint8), before[n].view(torch.uint8)) for n in inputs)
+
+
+@pytest.mark.parametrize("dtype", UNSIGNED_ZERO)
+def test_a_zero_that_has_no_sign_stays_what_it_is(dtype: Any) -> None:
+    problem = Gather(4, 40, cache_dtype="float8_e4m3fnuz", kv_scale=0.021)
+    inputs = problem.make_inputs(0, "cpu")
+    inputs["cache"] = inputs["cache"].float().masked_fill(inputs["cache"].float().abs() < 0.3, 0.0).to(dtype)
+    before = inputs["cache"].float()
+    renewal = Renewal(problem, inputs)
+    for seed in (1, 2):
+        renewal.renew(seed)
+        now = inputs["cache"].float()
+        assert torch.equal(now.abs(), before.abs())
+        assert 0.49 < float((now != before).float().mean() / (before != 0).float().mean()) < 0.51
+    renewal.restore()
+    assert torch.equal(inputs["cache"].float(), before)
+
+
+STAYS = {"positions"}
+"""Indices that tell no more than which rows of a table are read, and these change."""
+
+
+@pytest.mark.parametrize("problem", all_problems(), ids=lambda problem: f"{problem.family}-{problem.id}")
+def test_what_no_plan_may_read_is_other_in_every_timed_call(problem: Problem) -> None:
+    inputs, generator = problem.make_inputs(0, "cpu"), torch.Generator().manual_seed(1)
+    before = {name: tensor.clone() for name, tensor in inputs.items()}
+    Renewal(problem, inputs).renew(1)
+    for _ in range(3):  # of a few rows one may be drawn again
+        problem.redraw(inputs, generator)
+        for edit in problem.edits(inputs, generator):
+            edit.apply(inputs)
+    same = {n for n, t in inputs.items() if torch.equal(t.view(torch.uint8), before[n].view(torch.uint8))}
+    assert same <= {*problem.plan_inputs, *problem.updated_rows(inputs), *STAYS}
