@@ -126,11 +126,13 @@ class MoEGroupedGEMM(Experts):
     """The first product of all experts with its activation."""
 
     task: ClassVar[str] = "grouped_gemm"
-    activations: ClassVar[tuple[str, ...]] = ("x",)
+    # Where experts' rows end is drawn anew as well: a kernel may not know it from an earlier call.
+    activations: ClassVar[tuple[str, ...]] = ("x", "expert_ends")
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        object.__setattr__(self, "activations", ("x", "x_scale") if self.is_fp8 else ("x",))
+        if self.is_fp8:
+            object.__setattr__(self, "activations", ("x", "x_scale", "expert_ends"))
 
     @property
     def rows(self) -> int:
@@ -140,28 +142,26 @@ class MoEGroupedGEMM(Experts):
     def make_inputs(self, seed: int, device: str, distribution: str = "normal") -> Inputs:
         import torch
 
-        from ._routing import base_ids
-
         x_dtype = getattr(torch, self.weight_dtype if self.is_fp8 else self.dtype)
         inputs = {"x": torch.empty((self.rows, self.hidden_size), dtype=x_dtype, device=device)}
         if self.is_fp8:
             inputs["x_scale"] = torch.empty((self.rows, self.hidden_size // BLOCK), device=device)
+        inputs["expert_ends"] = torch.empty(self.num_experts, dtype=torch.int32, device=device)
         if device == "meta":
-            ends = torch.empty(self.num_experts, dtype=torch.int32, device=device)
-            return inputs | {"expert_ends": ends, **self._draw_weights(("w13",), None)}
-        ids = base_ids(self.tokens, self.num_experts, self.top_k, self.routing, "cpu")
-        inputs["expert_ends"] = ids.flatten().bincount(minlength=self.num_experts).cumsum(0).int().to(device)
+            return inputs | self._draw_weights(("w13",), None)
         generator = torch.Generator(device).manual_seed(seed)
         inputs |= self._draw_weights(("w13",), generator)
         self.redraw(inputs, generator)
         return inputs
 
     def redraw(self, inputs: Inputs, generator: torch.Generator) -> None:
-        from ._routing import fill_normal
+        from ._routing import fill_normal, redrawn_ends
 
         fill_normal(inputs["x"], 1.0, generator)
         if self.is_fp8:
             inputs["x_scale"].uniform_(0.5, 1.5, generator=generator)
+        ends = redrawn_ends(self.tokens, self.num_experts, self.top_k, self.routing, generator)
+        inputs["expert_ends"].copy_(ends)
 
     def output_specs(self) -> dict[str, TensorSpec]:
         return {"h": TensorSpec((self.rows, self.intermediate_size), self.dtype)}

@@ -104,7 +104,7 @@ class MoELayer(Experts):
             for name, drawn in redrawn_logits(self.tokens, self.num_experts, self.router, generator).items():
                 inputs[name].copy_(drawn)
             return
-        ids = redrawn_ids(self.tokens, self.num_experts, self.top_k, self.routing, generator)
+        ids = redrawn_ids(self.tokens, self.num_experts, self.top_k, self.routing, generator, self.local_experts)
         inputs["topk_ids"][:, : self.top_k].copy_(ids.masked_fill(ids >= self.local_experts, -1))
         inputs["topk_weights"][:, : self.top_k].copy_(draw_weights(self.tokens, self.top_k, generator))
         for shared in range(self.shared_experts):

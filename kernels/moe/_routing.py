@@ -1,7 +1,8 @@
 """Which token goes to which expert: drawn so that every launch has the same work, and that no kernel meets a tie.
 
-Routing itself is drawn from a seed that never changes: a redraw gives tokens other rows of it, so the number of tokens
-of every expert stays. Scores that a router has to rank lie on a lattice, so that rounding decides no order.
+Routing itself is drawn from a seed that never changes: a redraw gives tokens other rows of it, and experts other
+numbers. So there are always as many experts with as many tokens, and nobody knows which. Scores that a router has to
+rank lie on a lattice, so that rounding decides no order.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ ROUTINGS = ("uniform", "balanced", "skewed", "empties")
 LATTICE = 512
 """Points of one token's scores where experts are not grouped: multiples of 1/64 in [-4, 4) are exact in bfloat16."""
 CACHED_ROUTINGS = 8
+DEEPSEEK_GROUPS = 8
 
 
 @functools.lru_cache(maxsize=CACHED_ROUTINGS)
@@ -41,21 +43,45 @@ def base_ids(tokens: int, num_experts: int, top_k: int, routing: str, device: st
     return ids.to(device)
 
 
-def redrawn_ids(tokens: int, num_experts: int, top_k: int, routing: str, generator: torch.Generator) -> torch.Tensor:
-    """[tokens, top_k] int32 on the generator's device: rows of `base_ids` in another order."""
+def redrawn_ids(
+    tokens: int, num_experts: int, top_k: int, routing: str, generator: torch.Generator, local_experts: int = 0
+) -> torch.Tensor:
+    """[tokens, top_k] int32 on the generator's device: rows of `base_ids` in another order, experts under other
+    numbers.
+
+    Of a shard the first `local_experts` keep the first numbers: it has as many tokens as before.
+    """
     ids = base_ids(tokens, num_experts, top_k, routing, str(generator.device))
-    return ids[_order(tokens, generator)]
+    here = local_experts or num_experts
+    numbers = torch.cat([_order(here, generator), here + _order(num_experts - here, generator)]).int()
+    return numbers[ids[_order(tokens, generator)].long()]
+
+
+def redrawn_ends(tokens: int, num_experts: int, top_k: int, routing: str, generator: torch.Generator) -> torch.Tensor:
+    """[num_experts] int32: where the rows of every expert end; as `redrawn_ids` has it, experts under other numbers."""
+    counts = _base_counts(tokens, num_experts, top_k, routing, str(generator.device))
+    return counts[_order(num_experts, generator)].cumsum(0).int()
+
+
+@functools.lru_cache(maxsize=CACHED_ROUTINGS)  # to count them, the host waits for a device
+def _base_counts(tokens: int, num_experts: int, top_k: int, routing: str, device: str) -> torch.Tensor:
+    return base_ids(tokens, num_experts, top_k, routing, device).flatten().bincount(minlength=num_experts)
 
 
 def redrawn_logits(tokens: int, num_experts: int, router: str, generator: torch.Generator) -> dict[str, torch.Tensor]:
-    """`draw_router` of a seed that never changes, its rows in another order: the same tokens for every expert."""
+    """`draw_router` of a seed that never changes, its rows in another order, experts under other numbers: groups, and
+    the members of each."""
     drawn = _base_logits(tokens, num_experts, router, str(generator.device))
-    return drawn | {"router_logits": drawn["router_logits"][_order(tokens, generator)]}
+    groups = DEEPSEEK_GROUPS if router == "deepseek" else 1
+    members = torch.rand((groups, num_experts // groups), device=generator.device, generator=generator).argsort(-1)
+    numbers = (_order(groups, generator)[:, None] * members.shape[1] + members).flatten()
+    moved = {name: value[..., numbers] for name, value in drawn.items()}
+    return moved | {"router_logits": moved["router_logits"][_order(tokens, generator)]}
 
 
 @functools.lru_cache(maxsize=CACHED_ROUTINGS)
 def _base_logits(tokens: int, num_experts: int, router: str, device: str) -> dict[str, torch.Tensor]:
-    groups, scoring = (8, "sigmoid") if router == "deepseek" else (1, "softmax")
+    groups, scoring = (DEEPSEEK_GROUPS, "sigmoid") if router == "deepseek" else (1, "softmax")
     drawn = draw_router(tokens, num_experts, groups, scoring, 1.0, torch.Generator().manual_seed(0))
     return {name: value.to(device) for name, value in drawn.items()}
 

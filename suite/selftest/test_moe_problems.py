@@ -31,11 +31,12 @@ LAYER = MoELayer(24, 128, 96, 8, 3, routing="skewed")
 
 
 @pytest.mark.parametrize("routing", ["uniform", "balanced", "skewed", "empties"])
-def test_every_redraw_gives_each_expert_as_many_tokens(routing: str) -> None:
+def test_every_redraw_gives_some_expert_as_many_tokens(routing: str) -> None:
     problem = MoEPermute(50, 8, 12, 4, routing=routing)
     drawn = [problem.make_inputs(seed, "cpu")["topk_ids"] for seed in range(3)]
     counts = [ids.flatten().bincount(minlength=12).tolist() for ids in drawn]
-    assert counts[0] == counts[1] == counts[2]
+    assert sorted(counts[0]) == sorted(counts[1]) == sorted(counts[2])
+    assert counts[0] != counts[1], "nobody knows which"
     assert not torch.equal(drawn[0], drawn[1])
     assert all(len(set(row)) == 4 for row in drawn[0].tolist())
     assert sum(counts[0]) == 200
@@ -44,6 +45,22 @@ def test_every_redraw_gives_each_expert_as_many_tokens(routing: str) -> None:
     if routing == "skewed":
         assert max(counts[0]) > 2 * sorted(counts[0])[6]
     assert (0 in counts[0]) == (routing == "empties")
+
+
+def test_a_shard_has_as_many_tokens_in_every_draw() -> None:
+    problem = MoELayer(50, 16, 8, 12, 4, routing="skewed", num_local_experts=5)
+    here = [problem.make_inputs(seed, "cpu")["topk_ids"] for seed in range(3)]
+    assert len({int((ids >= 0).sum()) for ids in here}) == 1
+    assert max(int(ids.max()) for ids in here) < 5
+
+
+def test_ends_of_experts_are_other_in_every_draw() -> None:
+    problem = MoEGroupedGEMM(50, 16, 8, 12, 4, routing="skewed")
+    ends = [problem.make_inputs(seed, "cpu")["expert_ends"] for seed in range(3)]
+    counts = [torch.diff(e, prepend=torch.zeros(1, dtype=torch.int32)).tolist() for e in ends]
+    assert sorted(counts[0]) == sorted(counts[1]) == sorted(counts[2])
+    assert counts[0] != counts[1]
+    assert all(int(e[-1]) == problem.rows for e in ends)
 
 
 @pytest.mark.parametrize("router", ["softmax", "deepseek"])
