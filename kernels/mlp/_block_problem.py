@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 DOWN_GAIN = 1.67
 """1 over the standard deviation of silu(g) * u for standard normal g and u: the MLP's output has unit variance."""
+WIDE = 4096
+"""Columns of the narrowest model here."""
 
 
 @dataclass(frozen=True)
@@ -106,9 +108,12 @@ class MLPBlock(Problem):
         # Together sqrt(7) * 0.4 units, and more than twice that where a few outliers make all of a small problem's
         # outputs; 15 units of the outputs' RMS are then 5 standard deviations. The last three are of the output's own
         # size, 1.5 units at worst, beside the others' tail over 33 million outputs: 2 units were too few for an unfused
-        # library, four times in one call.
+        # library, four times in one call. In a wide layer with its residual, where none of this weighs much, the worst
+        # library had an RMS of 1.42 units on an H200. A scale that is off by 1% has 2.6, a gate and up product in int8,
+        # with a scale for every 128 columns, 2.75.
         eps = unit_roundoff(self.dtype)
-        return {"out": Tolerance(atol_rms=15 * eps, rtol=3 * eps, relative_rms=3 * eps)}
+        is_wide = self.residual and self.hidden_size >= WIDE
+        return {"out": Tolerance(atol_rms=15 * eps, rtol=3 * eps, relative_rms=(2 if is_wide else 3) * eps)}
 
     def cost(self, inputs: Inputs) -> Cost:
         weights = 3 * self.hidden_size * self.intermediate_size

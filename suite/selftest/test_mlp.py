@@ -175,6 +175,14 @@ def test_mutants_of_the_sum_are_rejected() -> None:
     assert faults(ADD, expected, one_column_off)
 
 
+def test_a_scale_that_is_off_by_a_hundredth_is_rejected_in_a_wide_layer() -> None:
+    problem = MLPBlock(2, 4096, 256)
+    inputs = problem.make_inputs(1, "cpu")
+    expected = outputs_of(problem, inputs)
+    assert not faults(problem, expected, {"out": expected["out"].bfloat16().float()})
+    assert faults(problem, expected, {"out": (1.01 * expected["out"]).bfloat16().float()})
+
+
 # Edits, costs, memory
 
 
