@@ -273,6 +273,15 @@ def test_where_others_compute_who_has_more_around_its_calls_than_in_them_is_cont
     assert list(sequence.contradictions()) == found
 
 
+def test_where_others_compute_a_short_call_whose_outputs_came_late_is_not_contradicted() -> None:
+    sequence = around(told_us=550.0)
+    sequence.waited_us = [told or 0.0 for told in sequence.told_us]
+    sequence.drawn_us = [9000.0] * 20
+    sequence.handed_us = [6600.0, 200.0, *[6600.0, 5000.0] * 9]
+    for sequence.is_calm, found in ((False, []), (True, [KERNELS[0]])):
+        assert list(sequence.contradictions()) == found
+
+
 @pytest.mark.parametrize("changes", [{"drawn_us": 2800.0}, {"told_us": 1950.0}, {"handed_us": 2700.0},
                                      {"told_us": 1500.0, "noise_us": 3000.0},
                                      {"drawn_us": 1500.0, "handed_us": 1300.0, "told_us": 2000.0}])  # fmt: skip
