@@ -126,6 +126,11 @@ _SETTERS: dict[str, Callable[[Any], None]] = {
 """Setting, as `all_settings` names it -> what sets it."""
 
 
+def hooks() -> dict[str, Any]:
+    """Whatever of these settings has code run that nobody calls: a small part of what `all_settings` takes."""
+    return _python() | _stacks()
+
+
 def _modes() -> dict[str, Any]:
     """What stays switched on for whoever runs next."""
     return {
@@ -133,12 +138,18 @@ def _modes() -> dict[str, Any]:
         "anomaly mode": torch.is_anomaly_enabled(),
         "autocast": (torch.is_autocast_enabled("cpu"), torch.is_autocast_enabled("cuda")),
         "operators of PyTorch": _replaced_operators(),
-        "torch function modes": torch._C._len_torch_function_stack(),  # noqa: SLF001 - it has no public name
-        "torch dispatch modes": torch._C._len_torch_dispatch_stack(),  # noqa: SLF001 - likewise
-        "dispatch keys": str(torch._C._dispatch_tls_local_include_set()),  # noqa: SLF001 - likewise
+        **_stacks(),
+        "dispatch keys": str(torch._C._dispatch_tls_local_include_set()),  # noqa: SLF001 - it has no public name
         "dispatch keys left out": str(torch._C._dispatch_tls_local_exclude_set()),  # noqa: SLF001 - likewise
         "profiler": torch._C._autograd._profiler_enabled(),  # noqa: SLF001 - likewise
     }  # fmt: skip
+
+
+def _stacks() -> dict[str, Any]:
+    return {
+        "torch function modes": torch._C._len_torch_function_stack(),  # noqa: SLF001 - it has no public name
+        "torch dispatch modes": torch._C._len_torch_dispatch_stack(),  # noqa: SLF001 - likewise
+    }
 
 
 def _libraries() -> dict[str, Any]:

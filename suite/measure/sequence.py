@@ -27,6 +27,7 @@ from .held import poison, rewritten, same_memory
 from .helpers import HELPERS
 from .malloc import keep_blocks
 from .possessions import Possessions, of_others, refuse_changes
+from .process_settings import hooks
 from .tampering import Snapshot, Tampered, module_of
 
 MOST_COLLECTIONS = 10
@@ -68,6 +69,8 @@ class Sequence:
     """Of the fixed inputs, in calls that are looked at one by one."""
     _before: Snapshot | None = None
     """The process, in calls that are looked at one by one: so that the one who changes it is named."""
+    _hooks: dict[str, Any] = field(default_factory=dict)
+    """What was to be told of Python's doings before the call."""
     _given_back: GivenBack = field(default_factory=GivenBack)
     _others: Possessions = field(default_factory=dict)
     """What all other kernels hold, in the same calls."""
@@ -159,13 +162,20 @@ class Sequence:
         if self.device.kind == "cpu":
             self._given_back.call_begins(kernel)
             # Observers of operators, which nothing lists: they slow whoever is called next.
+            self._hooks = hooks()
             torch._C._autograd._clear_callbacks()  # type: ignore[attr-defined] # noqa: SLF001 - it has no public name
             self.ask({"ask": "ready", "undo": self.drawn.entrust()})  # from here on the parent waits for the call alone
             HELPERS.call_begins(kernel)
 
     def _tell(self, time_us: float) -> None:
-        """At once, so that nothing in this process can change it, and the parent's clock stops."""
-        self._told_us = time_us
+        """At once, so that nothing in this process can change it, and the parent's clock stops.
+
+        Whoever left a hook would work when outputs are copied, and take it off in time: of a short call the parent's
+        clock tells nothing.
+        """
+        self._told_us, now = time_us, hooks()
+        if left := [name for name, before in self._hooks.items() if now[name] != before]:
+            raise blamed(self.order[-1], Tampered(f"A timed call returned and left on: {', '.join(left)}."))
         self.ask({"ask": "told", "sequence": self.number, "time_us": time_us})
 
     def _look(self, kernel: str, call: TimedCall, last_with_inputs: bool) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import gc
+import signal
+import sys
 import weakref
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from kernels.device import Device
 from kernels.discover import load_problems, problem_key
 from kernels.problem import Outputs, Problem, Tier
+from suite.device.device_records import OutsideWorkError
 from suite.device.timer import PerfCounter, TimedCall
 from suite.measure import sequence
 from suite.measure.blame import culprit
@@ -153,6 +156,37 @@ def test_memory_that_an_earlier_call_returned_is_refused(tmp_path: Path) -> None
 
     with pytest.raises(WrongFormError, match="memory that an earlier one had returned"):
         play(in_turn, tmp_path, blocks=4)
+
+
+@pytest.mark.parametrize("switch", [sys.settrace, sys.setprofile])
+def test_a_hook_that_a_call_leaves_on_is_refused_before_anything_else_runs(switch: Any, tmp_path: Path) -> None:
+    heard = list[str]()
+
+    def hook(frame: Any, event: str, argument: Any) -> None:
+        heard.append(frame.f_code.co_name)
+
+    def leaves_it_on(problem: Problem, drawn: Drawn) -> Outputs:
+        switch(hook)
+        return fresh(problem, drawn)
+
+    try:
+        with pytest.raises(OutsideWorkError, match="left a hook on"):
+            play(leaves_it_on, tmp_path)
+    finally:
+        switch(None)
+    assert "_tell" not in heard
+
+
+def test_an_alarm_that_a_call_leaves_set_is_refused_before_outputs_are_copied(tmp_path: Path) -> None:
+    def leaves_it_set(problem: Problem, drawn: Drawn) -> Outputs:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 1000.0)
+        return fresh(problem, drawn)
+
+    try:
+        with pytest.raises(Tampered, match="returned and left on: interval timers"):
+            play(leaves_it_set, tmp_path)
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0.0)
 
 
 def test_a_lazy_output_of_a_timed_call_is_refused(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from ..kernel import Kernel, Origin
 from . import _frames, _honest
 
 CLASS = "framework tampered with"
-REASONS = ("tampered",)
+REASONS = ("tampered", "outside_interval")
 RUNS_ON = ("cpu",)
 
 

@@ -8,7 +8,7 @@ from ..kernel import Kernel, Origin
 from . import _honest
 
 CLASS = "framework tampered with"
-REASONS = ("tampered",)
+REASONS = ("tampered", "outside_interval")
 RUNS_ON = ("cpu", "cuda")
 
 

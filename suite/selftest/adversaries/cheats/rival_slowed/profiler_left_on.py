@@ -8,7 +8,10 @@ from ..kernel import Kernel, Origin
 from . import _frames, _honest
 
 CLASS = "rival slowed"
-REASONS = ("tampered",)
+REASONS = (
+    "outside_interval",
+    "tampered",
+)
 RUNS_ON = ("cpu",)
 
 

@@ -1,33 +1,42 @@
-"""Moves the moment that the timer noted before the call by half of what the call took."""
+"""Moves the moment that the timer noted before the call: a trace function changes the timer's variables between two of
+its lines, and takes itself off.
+"""
 
 from __future__ import annotations
 
-import ctypes
 import sys
-import time
 
 from ..kernel import Kernel, Origin
 from . import _honest
 
 CLASS = "timer tampered with"
-REASONS = ("timer_contradicted",)
+REASONS = ("timer_contradicted", "outside_interval", "tampered")
 RUNS_ON = ("cpu",)
 
 
 def timers_frame():
     frame = sys._getframe()
-    while frame is not None and not {"start", "step", "times_us"} <= frame.f_locals.keys():
+    while frame is not None and not {"step", "times_us"} <= frame.f_locals.keys():
         frame = frame.f_back
     return frame
+
+
+def moved(frame, event, arg):
+    """Of the timer's frame, what it is told of at its next line."""
+    names = frame.f_locals
+    if "start" in names and "end" in names:
+        names["start"] = (names["start"] + names["end"]) // 2
+    elif names.get("times_us"):
+        names["times_us"][-1] /= 2
+    frame.f_trace = None
+    sys.settrace(None)
 
 
 def run(inputs, state):
     frame, outputs = timers_frame(), _honest.decode(inputs, state)
     if frame is not None:
-        names = frame.f_locals  # from Python 3.13 on these are the variables themselves
-        names["start"] += (time.perf_counter_ns() - names["start"]) // 2
-        if hasattr(ctypes.pythonapi, "PyFrame_LocalsToFast"):
-            ctypes.pythonapi.PyFrame_LocalsToFast(ctypes.py_object(frame), ctypes.c_int(0))
+        frame.f_trace = moved
+        sys.settrace(lambda *_: None)
     return outputs
 
 

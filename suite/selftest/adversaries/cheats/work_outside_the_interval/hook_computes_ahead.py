@@ -8,7 +8,7 @@ from ..kernel import Kernel, Origin
 from . import _frames, _honest
 
 CLASS = "work outside the interval"
-REASONS = ("timer_contradicted", "tampered")
+REASONS = ("timer_contradicted", "tampered", "outside_interval")
 RUNS_ON = ("cpu",)
 
 
