@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
     from ..device import Device
 
+LIGHT = 2**-7
+"""What little weight leaves within a tolerance of an output that heavier experts make up."""
+
 
 def _sizes(device: Device, tiny: bool) -> dict[str, Any]:
     """Strategies of the fields that both tasks have, and of whether weights have 8 bits."""
@@ -182,6 +185,26 @@ def split_choices(problem: MoELayer, inputs: Inputs, generator: torch.Generator)
     return Derived(cases, lambda base, derived: (base, {"out": derived[0]["out"] + derived[1]["out"]}))
 
 
+def heaviest_yields_nothing(problem: MoELayer, inputs: Inputs, generator: torch.Generator) -> Derived | None:
+    """An expert that yields nothing may weigh as much as it likes: the light ones are then all there is."""
+    import torch
+
+    if problem.router != "given":
+        return None
+    ids = inputs["topk_ids"]
+    used = ids[ids >= 0]
+    if not len(used):
+        return None
+    expert = used[int(torch.randint(len(used), (), generator=generator))]
+    w2, light = inputs["w2"].clone(), inputs["topk_weights"] * LIGHT
+    w2[expert.long()].view(torch.uint8).zero_()
+    cases = tuple(
+        (problem, {**inputs, "w2": w2, "topk_weights": torch.where(ids == expert, weight, light)})
+        for weight in (1.0, 0.0)
+    )
+    return Derived(cases, lambda base, derived: (derived[0], derived[1]))
+
+
 def some_tokens(problem: MoELayer, inputs: Inputs, generator: torch.Generator) -> Derived | None:
     """Half of the tokens alone give their rows."""
     half = problem.tokens // 2
@@ -203,5 +226,13 @@ GROUPED_GEMM = PropertySuite(
 LAYER = PropertySuite(
     MoELayer,
     _layers,
-    _named(token_order, expert_order, choices_in_another_order, down_twice, split_choices, some_tokens),
+    _named(
+        token_order,
+        expert_order,
+        choices_in_another_order,
+        down_twice,
+        split_choices,
+        heaviest_yields_nothing,
+        some_tokens,
+    ),
 )

@@ -128,6 +128,20 @@ def test_mutants_of_a_layer_are_rejected() -> None:
         assert faults(LAYER, expected, mutant(inputs)), mutant.__name__
 
 
+def test_who_drops_light_experts_is_found_by_a_property() -> None:
+    inputs = LAYER.make_inputs(7, "cpu")
+
+    def dropping(inputs: Inputs) -> Outputs:
+        ids, weights = inputs["topk_ids"], inputs["topk_weights"]
+        light = weights < weights.amax(-1, keepdim=True) / 100
+        return layer({**inputs, "topk_ids": ids.masked_fill(light, -1)}, LAYER)
+
+    assert not faults(LAYER, layer(inputs, LAYER), dropping(inputs))
+    derived = derive(PROPERTIES["layer"], "heaviest_yields_nothing", LAYER, inputs, 3)
+    assert derived is not None
+    assert faults(LAYER, layer(derived.cases[0][1], LAYER), dropping(derived.cases[0][1]))
+
+
 def test_mutants_in_8_bits_are_rejected() -> None:
     problem = MoELayer(24, 256, 256, 8, 2, weight_dtype="float8_e4m3fn")
     inputs = problem.make_inputs(7, "cpu")
