@@ -12,13 +12,15 @@ import functools
 import hashlib
 import importlib
 import importlib.util
+import os
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .kernel import Kernel
+from .kernel import Kernel, Origin
 from .problem import Problem, Tier
 from .property import PropertySuite
 
@@ -29,6 +31,13 @@ PACKAGE = "kernels"
 BASE_PACKAGE = "kernels_base"
 BASE_PREFIX = "base:"
 NOT_KERNELS = frozenset({"problem", "properties", "space", "__init__"})
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+"""What a file and a folder may be called that a kernel's id names; the records' schemas hold ids to it."""
+HIDDEN = ("_", ".")
+"""What the names of a family's own modules begin with; and of what editors leave behind (`.#mine.py`, a link to
+nothing)."""
+UNREADABLE = (SyntaxError, ValueError, TypeError, RecursionError, MemoryError)
+"""What parsing a file of anyone's may raise."""
 
 
 @dataclass(frozen=True)
@@ -58,28 +67,49 @@ def discover(root: Path, prefix: str = "") -> dict[str, KernelInfo]:
     found: dict[str, KernelInfo] = {}
     for family in families(root):
         for path in sorted((root / PACKAGE / family).rglob("*.py")):
-            if path.stem not in NOT_KERNELS and not path.stem.startswith("_"):
-                name = path.relative_to(root / PACKAGE).with_suffix("").as_posix()
-                found[prefix + name] = read_kernel(prefix + name, family, path, root)
+            if path.stem not in NOT_KERNELS and not path.stem.startswith(HIDDEN):
+                kernel_id = prefix + _name(path.relative_to(root / PACKAGE).with_suffix(""))
+                found[kernel_id] = read_kernel(kernel_id, family, path, root)
     return found
+
+
+def _name(path: Path) -> str:
+    """A kernel's name by its path below kernels/: one of its own where no record could hold that (`copy of x`)."""
+    if all(map(NAME.fullmatch, path.parts)):
+        return path.as_posix()
+    told = re.sub(r"[^A-Za-z0-9_]+", "-", path.name).strip("-")[:100]
+    return f"{path.parts[0]}/{told or 'file'}-{hashlib.sha256(os.fsencode(path)).hexdigest()[:8]}"
 
 
 def read_kernel(kernel_id: str, family: str, path: Path, root: Path) -> KernelInfo:
     """What the file at `path`, in the tree at `root`, says of the kernel in it."""
     sha256 = _closure_sha256(path, root)
     try:
-        call = _find_declaration(ast.parse(path.read_bytes(), filename=str(path)))
+        content = _content(path)
+        if content is None:
+            raise ValueError("it is no regular file that can be read")
+        if not NAME.fullmatch(path.stem) or not kernel_id.endswith(f"/{path.stem}"):
+            raise ValueError(f"its file is called {path.name!a}, and may be with letters, digits, _, - and . only")
+        call = _find_declaration(ast.parse(content, filename=str(path)))
         given = {keyword.arg: keyword.value for keyword in call.keywords}
-        origin = given["origin"]
-        if not isinstance(origin, ast.Attribute):
-            raise ValueError("origin must be written as Origin.NAME")
-        tasks = tuple(_literal(given, "tasks"))
+        origin, tasks = _origin(given["origin"]), _literal(given, "tasks")
+        if not isinstance(tasks, tuple | list) or not tasks or any(not isinstance(task, str) for task in tasks):
+            raise ValueError('tasks must be a tuple of names, as in ("decode",)')
         uses_triton = bool(_literal(given, "uses_triton")) if "uses_triton" in given else False
-        return KernelInfo(kernel_id, family, origin.attr.lower(), tasks, uses_triton, sha256)
-    except (SyntaxError, ValueError, KeyError) as error:
-        reason = f"missing argument {error}" if isinstance(error, KeyError) else str(error)
+        return KernelInfo(kernel_id, family, origin, tuple(tasks), uses_triton, sha256)
+    except (*UNREADABLE, KeyError) as error:
+        reason = f"missing argument {error}" if isinstance(error, KeyError) else str(error) or type(error).__name__
         sentence = f"{PACKAGE}/{kernel_id.removeprefix(BASE_PREFIX)}.py declares no usable KERNEL: {reason}."
         return KernelInfo(kernel_id, family, "unknown", (), False, sha256, sentence)
+
+
+def _origin(value: ast.expr) -> str:
+    """The value of `Origin` that is written there."""
+    if not isinstance(value, ast.Attribute) or value.attr not in Origin.__members__:
+        raise ValueError(
+            f"origin must be written as one of {', '.join(f'Origin.{name}' for name in Origin.__members__)}"
+        )
+    return Origin[value.attr].value
 
 
 def _literal(given: Mapping[str | None, ast.expr], name: str) -> Any:
@@ -104,15 +134,24 @@ def source_closure(path: Path, root: Path) -> list[Path]:
     todo = [path, path.with_suffix(".json")]
     while todo:
         current = todo.pop()
-        if current in seen or not current.is_file():
+        content = None if current in seen else _content(current)
+        if content is None:
             continue
         seen.add(current)
-        for level, module_name, names in _relative_imports(current.read_bytes()):
-            folder = current.parents[level - 1]
+        for level, module_name, names in _relative_imports(content):
+            folder = current.parents[min(level, len(current.parents)) - 1]
             module = folder.joinpath(*module_name.split(".")) if module_name else folder
             todo.append(module.with_suffix(".py"))
             todo += [module / f"{name}.py" for name in names]
     return sorted(p for p in seen if p.is_relative_to(root / PACKAGE))
+
+
+def _content(path: Path) -> bytes | None:
+    """Of a regular file that can be read; None of all else."""
+    try:
+        return path.read_bytes() if os.path.isfile(path) else None
+    except OSError:
+        return None
 
 
 @functools.lru_cache(maxsize=256)  # what many kernels import is parsed once
@@ -120,7 +159,7 @@ def _relative_imports(source: bytes) -> tuple[tuple[int, str | None, tuple[str, 
     """(level, module, names) of every relative import; none where the source is broken."""
     try:
         tree = ast.parse(source)
-    except (SyntaxError, ValueError):
+    except UNREADABLE:
         return ()
     return tuple(
         (node.level, node.module, tuple(alias.name for alias in node.names))
@@ -132,7 +171,7 @@ def _relative_imports(source: bytes) -> tuple[tuple[int, str | None, tuple[str, 
 def _closure_sha256(path: Path, root: Path) -> str:
     digest = hashlib.sha256()
     for source in source_closure(path, root):
-        digest.update(source.relative_to(root).as_posix().encode() + b"\0" + source.read_bytes() + b"\0")
+        digest.update(os.fsencode(source.relative_to(root)) + b"\0" + source.read_bytes() + b"\0")
     return digest.hexdigest()
 
 

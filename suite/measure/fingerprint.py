@@ -19,7 +19,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from kernels.device import Device
-from kernels.discover import BASE_PREFIX, PACKAGE, source_closure
+from kernels.discover import BASE_PREFIX, PACKAGE, UNREADABLE, source_closure
 
 from .compile import PROJECT_ROOT, Case, CompileResult, compile_all
 
@@ -79,10 +79,10 @@ def host_fingerprint(kernel: str, root: Path, launched: Iterable[str] = ()) -> s
         return None
     try:
         trees = {p.relative_to(root).as_posix(): ast.parse(p.read_bytes()) for p in source_closure(path, root)}
-    except (OSError, SyntaxError, ValueError):
+        host_code = _HostCode(_reached(launched, trees.values()))
+        dumped = [[name, ast.dump(host_code.visit(tree))] for name, tree in trees.items()]
+    except (OSError, *UNREADABLE):
         return None
-    host_code = _HostCode(_reached(launched, trees.values()))
-    dumped = [[name, ast.dump(host_code.visit(tree))] for name, tree in trees.items()]
     return hashlib.sha256(json.dumps(dumped).encode()).hexdigest()
 
 

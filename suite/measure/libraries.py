@@ -12,7 +12,7 @@ import functools
 import importlib
 from pathlib import Path
 
-from kernels.discover import BASE_PACKAGE, PACKAGE, source_closure
+from kernels.discover import BASE_PACKAGE, PACKAGE, UNREADABLE, source_closure
 
 OURS = (PACKAGE, BASE_PACKAGE, "suite")
 """What is no library: kernels, those of a base too, and who judges them."""
@@ -38,7 +38,7 @@ def is_ours(module: str) -> bool:
 def _named(source: bytes) -> tuple[str, ...]:
     try:
         tree = ast.parse(source)
-    except (SyntaxError, ValueError):
+    except UNREADABLE:
         return ()
     named = {module for word, module in MADE_BY.items() if word in source}
     for node in ast.walk(tree):

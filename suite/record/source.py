@@ -33,9 +33,20 @@ def source_state(root: str | Path) -> dict[str, Any]:
 
 
 def copy_measured(root: Path, target: Path) -> None:
-    """Copy MEASURED_FOLDERS from `root` into `target`, without compiled files and selftests."""
+    """Copy MEASURED_FOLDERS from `root` into `target`, without compiled files, selftests, and what editors leave."""
     for part in MEASURED_FOLDERS:
-        shutil.copytree(root / part, target / part, ignore=shutil.ignore_patterns("__pycache__", "selftest"))
+        shutil.copytree(root / part, target / part, ignore=_not_copied)
+
+
+def _not_copied(folder: str, names: list[str]) -> set[str]:
+    """Neither links to nothing nor pipes either: nobody could read them."""
+    left_out = ("__pycache__", "selftest")
+    return {name for name in names if name in left_out or name.startswith(".") or not _is_content(folder, name)}
+
+
+def _is_content(folder: str, name: str) -> bool:
+    path = os.path.join(folder, name)
+    return os.path.isfile(path) or os.path.isdir(path)
 
 
 def _tree_sha256(root: Path) -> str:
@@ -55,7 +66,9 @@ def _files(root: Path) -> Iterator[Path]:
             subfolders[:] = [sub for sub in subfolders if sub != "__pycache__" and not sub.startswith(".")]
             for file in files:
                 if not file.startswith(".") and not file.endswith((".pyc", "~")):
-                    yield Path(folder, file)
+                    path = Path(folder, file)
+                    if path.is_symlink() or path.is_file():  # reading a pipe never ends
+                        yield path
 
 
 def _git(root: Path, *arguments: str) -> str | None:
