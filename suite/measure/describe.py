@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 from typing import Any
 
 from kernels import discover
 from kernels.device import Device
+from kernels.kernel import Kernel
 
-from .execute import why_not
+from .execute import said, why_not
 from .interpreter import mend
 from .tampering import Tampered, load_watched
 
@@ -24,7 +26,7 @@ def warm_up(kernels: list[str], libraries: list[str]) -> dict[str, Any]:
             for module in kernel.requires:
                 __import__(module)
             kernel.warm_up()
-        except Exception:  # noqa: BLE001 - see the docstring
+        except BaseException:  # noqa: BLE001 - see the docstring
             continue
     return {"status": "ran"}
 
@@ -61,13 +63,13 @@ def describe(kernels: list[str], libraries: list[str], problems: list[str], devi
             own = [p for p in problems if p.partition("/")[0] == family]  # two families may have a task of one name
             reasons = {p: why_not(kernel, discover.problem_as_seen_by(kernel_id, p), target) for p in own}
             unsupported[kernel_id] = {p: reason for p, reason in reasons.items() if reason}
-            factors[kernel_id] = dict(kernel.output_factors)
+            factors[kernel_id] = _factors(kernel)
             runs = len(unsupported[kernel_id]) < len(own)
-            versions[kernel_id] = kernel.version() if runs else ""
+            versions[kernel_id] = _version(kernel) if runs else ""
         except Tampered as error:
             broken[kernel_id], codes[kernel_id] = str(error), "tampered"
-        except Exception as error:  # noqa: BLE001 - a kernel file of anyone's: what it raises is its own fault
-            broken[kernel_id] = f"It cannot be loaded: {type(error).__name__}: {str(error)[:300]}"
+        except BaseException as error:  # noqa: BLE001 - a kernel file of anyone's: what it raises is its own fault
+            broken[kernel_id] = f"It cannot be loaded: {type(error).__name__}: {said(error)[:300]}"
     return {
         "status": "ran",
         "unsupported": unsupported,
@@ -77,6 +79,26 @@ def describe(kernels: list[str], libraries: list[str], problems: list[str], devi
         "reasons": codes,
         "poisoned": bool(codes),
     }
+
+
+def _factors(kernel: Kernel) -> dict[str, float]:
+    """TypeError, as a sentence, where they are no finite numbers by output."""
+    factors: Any = kernel.output_factors
+    if not isinstance(factors, dict) or not all(_is_factor(*item) for item in factors.items()):
+        raise TypeError(f"output_factors is {said(factors)}; it must hold finite numbers by output")
+    return dict(factors)
+
+
+def _is_factor(name: object, factor: object) -> bool:
+    return isinstance(name, str) and isinstance(factor, float | int) and math.isfinite(factor)
+
+
+def _version(kernel: Kernel) -> str:
+    """TypeError, as a sentence, where it is no text."""
+    version: Any = kernel.version()
+    if not isinstance(version, str):
+        raise TypeError(f"version returned {said(version)}; it must return a text")
+    return version
 
 
 def ceilings(chosen: dict[str, Any]) -> dict[str, Any]:

@@ -137,7 +137,10 @@ def why_not(kernel: Kernel, problem: Problem, device: Device) -> str | None:
         except Exception as error:  # noqa: BLE001 - a broken installation raises anything
             first_line = (str(error).splitlines() or [type(error).__name__])[0]
             return f"module {module} cannot be imported: {first_line}"
-    return problem.unsupported_by(device) or kernel.supports(problem, device)
+    reason = problem.unsupported_by(device) or kernel.supports(problem, device)
+    if reason is not None and not (isinstance(reason, str) and reason):  # True and False could mean either
+        raise TypeError(f"supports returned {said(reason)}; it must return None, or the sentence that says why not")
+    return reason
 
 
 def plan_inputs(problem: Problem, inputs: Inputs) -> Inputs:
@@ -272,10 +275,10 @@ def synchronize(torch_device: str) -> None:
         torch.cuda.synchronize()
 
 
-def _said(error: BaseException) -> str:
-    """The message of an exception of anyone's class, whose `__str__` may itself raise."""
+def said(value: object) -> str:
+    """The text of a value of anyone's class, an exception's message for one; its `__str__` may itself raise."""
     try:
-        return " ".join(str(error)[:5000].split())[:500] or "no message"
+        return " ".join(str(value)[:5000].split())[:500] or "no message"
     except BaseException as another:  # noqa: BLE001 - see above
         return f"no message, as its __str__ raised {type(another).__name__}"
 
@@ -285,7 +288,7 @@ def failure(error: BaseException) -> dict[str, Any]:
 
     The reason `disk_full` is no kernel's fault: it ends the run (crew.py).
     """
-    text = _said(error)
+    text = said(error)
     poisoned = any(s in text for s in STICKY_DEVICE_ERRORS) or isinstance(error, Tampered)
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return {"status": "failed", "reason": "disk_full", "sentence": f"The disk is full: {text}", "poisoned": False}

@@ -140,6 +140,18 @@ FAULTS: dict[str, Fault] = {
                           "failed", "crashed", "It cannot be loaded. Its process exi"),
     "import_loops": Fault("endless loop when imported", faulty(RIGHT, before="time.sleep(1000)"),
                           "failed", "hung", "did not finish within"),
+    "import_interrupts": Fault("raises what is no Exception when imported", faulty(RIGHT, before="raise GeneratorExit"),
+                               "failed", "raised", "It cannot be loaded: GeneratorExit"),
+    "supports_all": Fault("supports returns True", faulty(
+        RIGHT, before="def supports(problem, device):\n    return True", arguments=", supports=supports"),
+        "failed", "raised", "supports returned True; it must return None, or the sentence"),
+    "odd_version": Fault("its version is a number",
+                         faulty(RIGHT, before="def version():\n    return 5", arguments=", version=version"),
+                         "failed", "raised", "version returned 5; it must return a text"),
+    "odd_factors": Fault("factors that are no numbers", faulty(RIGHT, arguments=', output_factors={"out": "1"}'),
+                         "failed", "raised", "it must hold finite numbers by output"),
+    "odd_origin": Fault("an origin that is not known", faulty(RIGHT).replace("Origin.HAND", "Origin.MINE"),
+                        "failed", "raised", "origin must be written as one of Origin.REFERENCE"),
     "requires": Fault("needs what is not installed", faulty(RIGHT, arguments=', requires=("not_there",)'),
                       "skipped", "not_supported", "module not_there cannot be imported"),
     "late_wrong": Fault("wrong in timed calls only", faulty(
