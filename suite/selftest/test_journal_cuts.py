@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from suite.record import run as run_record
 from suite.record.journal import Journal, read_journal
 from suite.record.run import JOURNAL_NAME, check_run, fold, read_run, write_run
 from suite.selftest.record_examples import PROBLEM, make_events, make_verdict
@@ -37,9 +38,26 @@ def no_sync(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # no power fails here
 
 
+def every_kind() -> Events:
+    """A journal that holds an event of each kind."""
+    events = make_events(launches=2, times_us={"mla/flash_mla": 130.0})
+    launch = next(e["launch"] for e in events if e["event"] == "launch_start")
+    failure = {"kernel": "mla/flash_mla", "problem": PROBLEM, "reason": "crashed", "sentence": "It died."}
+    place = next(i for i, e in enumerate(events) if e["event"] == "launch_end")
+    events.insert(place, {"event": "failure", "launch": launch, **failure})
+    events.insert(place, {"event": "resume", "started_utc": "2026-11-01T19:00:00Z", "command": ["pytest"]})
+    events.insert(1, {"event": "canary", "canary": {"timer": "graph_records", "unfit": None, "note": "é"}})
+    events[-2]["verdicts"] = [make_verdict("mla/flash_mla", "mla/flash_mla", 1.5)]
+    return events
+
+
+def test_every_kind_of_event_is_among_those_that_are_cut() -> None:
+    assert {event["event"] for event in every_kind()} == {"start", *run_record._FOLDS}
+
+
 @pytest.mark.usefixtures("no_sync")
 def test_cut_at_every_byte_the_same_run_comes_out(tmp_path: Path) -> None:
-    events = make_events(launches=1, times_us={"mla/flash_mla": 130.0})
+    events = every_kind()
     path = tmp_path / JOURNAL_NAME
     with Journal(path) as journal:
         journal.extend(events)
