@@ -29,6 +29,8 @@ MEMORY_FRACTION = 0.75
 """Of the machine's memory, or its container's: the rest is for the parent, the referee and the system."""
 PROCESSES, PROCESSES_PER_CORE = 256, 8
 """A compiler of CUDA code runs several processes for each of its jobs, of which there is one a core."""
+THREADS, THREADS_PER_CORE = 512, 32
+"""Of one process. OpenMP, MKL and PyTorch have a thread a core each; what a call leaves behind adds up."""
 PRINTED_BYTES = 8 << 20
 """For each request: the log keeps this much."""
 FILE_BYTES = 64 << 30
@@ -51,6 +53,8 @@ class Limits:
     """Resident memory; watched."""
     processes: int
     """Watched."""
+    threads: int
+    """Of one process; watched."""
     printed_bytes: int
     """Written to the log while one request is answered; watched."""
     file_bytes: int
@@ -76,6 +80,7 @@ def limits_here(user_namespace: bool = False) -> Limits:
     return Limits(
         memory_bytes=int(MEMORY_FRACTION * cpu.memory_bytes),
         processes=PROCESSES + PROCESSES_PER_CORE * cpu.cores,
+        threads=THREADS + THREADS_PER_CORE * cpu.cores,
         printed_bytes=PRINTED_BYTES,
         file_bytes=FILE_BYTES,
         open_files=OPEN_FILES,

@@ -39,6 +39,8 @@ LOG_TAIL_BYTES = 2000
 STOOD_STILL_S = 5.0
 """Who looks every EVERY_S and finds that more has passed was stopped (Ctrl-Z, a container that is paused), and its
 worker perhaps with it: no time of the worker's."""
+BETWEEN_CALLS = ("prepare", "renew")
+"""Questions of a launch that come while no call is timed: short calls leave no other moment to look at the worker."""
 CONFIRM_TIMEOUT_S = 20.0
 SEND_TIMEOUT_S = 60.0
 REAP_TIMEOUT_S = 60.0
@@ -72,6 +74,8 @@ class Worker:
         self.environment = extra_environment or {}
         self._log_path = log_path
         self._buffer = b""
+        self._next_look = 0.0
+        """Between calls."""
         self._folder = new_folder("kernelgate-worker-")
         token = secrets.token_hex(16)
         child_in, self._requests = os.pipe()
@@ -108,7 +112,12 @@ class Worker:
             if answer is None:
                 self.kill()
                 raise WorkerError("tampered", "Its worker asked for what no case asks for and was killed.")
+            if reply["ask"] in BETWEEN_CALLS and time.monotonic() >= self._next_look:
+                self._next_look = time.monotonic() + EVERY_S
+                self._end_for(self._watch.trouble())
             self.send(answer(reply))
+        if answer is not None:
+            self._end_for(self._watch.trouble())  # it answered in time, however short it was
         if not reply.get("poisoned"):
             self._confirm()
         return reply
@@ -131,6 +140,7 @@ class Worker:
         """Send one request without waiting; the reply is had with `receive`."""
         self._refuse_forgery()
         self._cut_log()
+        self._watch.remember_network()
         try:
             _write_all(self._requests, json.dumps(message).encode() + b"\n")
         except BrokenPipeError:

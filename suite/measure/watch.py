@@ -34,6 +34,8 @@ class Watch:
     log_path: Path
     log_start_bytes: int = 0
     """The log's size when the present request was sent."""
+    _network: int = -1
+    """A descriptor of the worker's network, where it has one of its own."""
     seen: dict[int, str] = field(default_factory=dict)
     """Every process that was ever found in the worker's tree, and when it started: numbers come back."""
 
@@ -43,6 +45,9 @@ class Watch:
         self.seen |= {pid: _status(pid)[1] for pid in pids if pid not in self.seen}
         if len(pids) > self.limits.processes:
             return "crashed", f"It had {len(pids)} processes, and {self.limits.processes} are the most: all were ended."
+        threads = max(map(_threads, pids))
+        if threads > self.limits.threads:
+            return "crashed", f"It had {threads} threads, and {self.limits.threads} are the most: it was ended."
         held = memory_bytes(pids)
         if held > self.limits.memory_bytes:  # after a fork, pages that nobody has written since count several times
             held = min(held, exact_memory_bytes(pids))
@@ -66,6 +71,16 @@ class Watch:
         kept = f"{self.limits.printed_bytes / 2**20:g} MiB"
         return "crashed", f"It printed {(printed - self.log_start_bytes) / 2**20:.0f} MiB, and {kept} are the most."
 
+    def remember_network(self) -> None:
+        """Note the network that the worker moved into (fence.py), and all that it starts with it.
+
+        Held open, so that no other worker's network is given its number.
+        """
+        if self._network < 0:
+            with contextlib.suppress(OSError):
+                network = os.open(f"/proc/{self.pid}/ns/net", os.O_RDONLY)
+                self._network = network if os.fstat(network).st_ino != _network(os.getpid()) else _closed(network)
+
     def end_all(self) -> None:
         """Kill the worker, what it started, and what of that left its session or group."""
         victims = self._of_token({self.pid}) | {
@@ -84,11 +99,19 @@ class Watch:
             os.killpg(self.pid, signal.SIGKILL)
         _kill(victims)
         for _ in range(ROUNDS):  # what no tree holds any longer: its parent died before it was seen
-            strays = self._of_token(_all_pids()) - {self.pid}
+            strays = (self._of_token(_all_pids()) | self._of_network()) - {self.pid}
             if not strays:
-                return
+                break
             _kill(strays)
             time.sleep(0.01)
+        self._network = _closed(self._network)
+
+    def _of_network(self) -> set[int]:
+        """Processes in the worker's network: those too that emptied their environment and lost their parent."""
+        if self._network < 0:
+            return set()
+        inode = os.fstat(self._network).st_ino
+        return {pid for pid in _all_pids() if _network(pid) == inode and _status(pid)[0] is not None}
 
     def _of_token(self, pids: set[int]) -> set[int]:
         """Those of `pids` whose environment or session says that they are this worker's; zombies are not."""
@@ -161,6 +184,29 @@ def _status(pid: int) -> tuple[int | None, str]:
         return (None, "") if fields[0] in "ZX" else (int(fields[3]), fields[19])
     except (OSError, ValueError, IndexError):
         return None, ""
+
+
+def _threads(pid: int) -> int:
+    """How many threads a process has; none where it is gone."""
+    try:
+        return len(os.listdir(f"/proc/{pid}/task"))
+    except OSError:
+        return 0
+
+
+def _network(pid: int) -> int:
+    """The number of a process's network; 0 where it is gone, or another user's."""
+    try:
+        return os.stat(f"/proc/{pid}/ns/net").st_ino
+    except OSError:
+        return 0
+
+
+def _closed(descriptor: int) -> int:
+    """-1, which stands for a descriptor that is closed."""
+    if descriptor >= 0:
+        os.close(descriptor)
+    return -1
 
 
 def _environment(pid: int) -> bytes:

@@ -24,6 +24,7 @@ from suite.measure import fence
 campaign.CASE_TIMEOUT_S = {timeout_s}
 fence.MEMORY_FRACTION = ({memory_gib} << 30) / find_cpu().memory_bytes
 fence.PROCESSES, fence.PROCESSES_PER_CORE = 24, 0
+fence.THREADS = 1000
 fence.PRINTED_BYTES = 1 << 20
 """
 
@@ -168,6 +169,9 @@ FAULTS: dict[str, Fault] = {
     "late_leaks": Fault("leaks memory from call to call",
                         faulty(f'kept.append(b"x" * (500 << 20))\n{RIGHT}', before="kept = []"),
                         "failed", "out_of_memory", "GiB of the machine's memory, and", ON_CPU),
+    "threads": Fault("leaves threads behind in each call", faulty(
+        f"for _ in range(300):\n    threading.Thread(target=time.sleep, args=(600,)).start()\n{RIGHT}",
+        before="import threading"), "failed", "crashed", "threads, and ", ON_CPU),
     "vendor_wrong": Fault("a vendor's library is wrong",
                           kernel("VENDOR").replace('inputs["x"] @', '0.5 * inputs["x"] @'),
                           "incorrect", "wrong_output", "out of tolerance"),

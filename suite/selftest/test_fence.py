@@ -44,6 +44,7 @@ def ask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..
         (root / f"main_{name}.py").write_text(code)
         monkeypatch.setattr("suite.measure.process.MODULE", f"main_{name}")
         workers.append(Worker(root, tmp_path / "log", None, limits))
+        workers[-1].request({"op": "echo", "status": "ran"}, TIMEOUT_S)  # a crew asks it to start
         return workers[-1].request({"op": "go"}, timeout_s)
 
     yield run
@@ -140,6 +141,25 @@ def test_a_fork_bomb_is_ended(ask: Callable[..., dict[str, Any]], tmp_path: Path
     assert gone(pids)
 
 
+def test_threads_are_counted(ask: Callable[..., dict[str, Any]]) -> None:
+    body = "import threading, time\nfor _ in range(60): threading.Thread(target=time.sleep, args=(60,)).start()\n"
+    with pytest.raises(WorkerError, match=r"It had \d+ threads, and 50 are the most") as caught:
+        ask(f"{body}time.sleep(60)\nsaid = 0", replace(limits_here(), threads=50))
+    assert caught.value.reason == "crashed"
+
+
+def test_what_takes_too_much_between_short_calls_is_ended(tmp_path: Path) -> None:
+    worker = Worker(SUITE.parent, tmp_path / "log", None, replace(limits_here(), threads=0))
+    replies = iter([{"ask": "renew"}] * 3)
+    worker.send = lambda message: None  # type: ignore[method-assign]
+    worker.receive = lambda timeout_s: next(replies)  # type: ignore[method-assign]
+    try:
+        with pytest.raises(WorkerError, match="and 0 are the most"):
+            worker.request({}, TIMEOUT_S, answer=lambda question: {})
+    finally:
+        worker.kill()
+
+
 STRAY = (
     "import os, subprocess, sys, time\nread, write = os.pipe()\n"
     "if os.fork() == 0:\n    os.setsid()\n    if os.fork() == 0:\n        os.setsid()\n"
@@ -148,9 +168,11 @@ STRAY = (
 )
 
 
-@pytest.mark.parametrize(
-    "last", ["time.sleep(60)", "os.execve('/bin/sleep', ['sleep', '60'], {})"], ids=["forked", "without environment"]
-)
+LASTS = ("time.sleep(60)", "os.execve('/bin/sleep', ['sleep', '60'], {})")
+LAST_IDS = ("forked", "without environment")
+
+
+@pytest.mark.parametrize("last", LASTS, ids=LAST_IDS)
 def test_what_left_its_session_is_ended_with_it(ask: Callable[..., dict[str, Any]], tmp_path: Path, last: str) -> None:
     pidfile = tmp_path / "stray"
     body = STRAY.format(last=last) + f"open({str(pidfile)!r}, 'w').write(str(stray))\ntime.sleep(60)\nsaid = 0"
@@ -159,11 +181,14 @@ def test_what_left_its_session_is_ended_with_it(ask: Callable[..., dict[str, Any
     assert gone([int(pidfile.read_text())])
 
 
-def test_what_survives_a_worker_that_died_is_ended(ask: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+@pytest.mark.parametrize("last", LASTS, ids=LAST_IDS)
+def test_what_survives_a_worker_is_ended(ask: Callable[..., dict[str, Any]], tmp_path: Path, last: str) -> None:
+    if last != LASTS[0] and fence.what_is_possible(SUITE.parent, user_namespace=True):
+        pytest.skip("without a network of its own, nothing tells whose process it is")
     pidfile = tmp_path / "stray"
-    body = STRAY.format(last="time.sleep(60)") + f"open({str(pidfile)!r}, 'w').write(str(stray))\nos._exit(3)\nsaid = 0"
+    body = STRAY.format(last=last) + f"open({str(pidfile)!r}, 'w').write(str(stray))\nos._exit(3)\nsaid = 0"
     with pytest.raises(WorkerError, match="exited with status 3"):
-        ask(body)
+        ask(body, limits_here(user_namespace=True))
     assert gone([int(pidfile.read_text())])
 
 
