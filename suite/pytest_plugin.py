@@ -35,7 +35,7 @@ from .refused_options import why_refused
 from .replay_clock import ReplayClock
 from .run_journal import Options
 from .selection import Case, Selection, kernels_root
-from .summary import how_to_go_on, print_compiled, print_run, speed_test_name
+from .summary import print_compiled, print_run, speed_test_name, why_it_ended
 
 GATE_FILES = ("test_correctness.py", "test_properties.py", "test_speedup.py")
 COMPILE_FILE = "test_compile.py"
@@ -274,7 +274,7 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
             bench.unfit = str(error)
             pytest.exit(f"unfit runner: {error}", returncode=UNFIT)
         status = pytest.ExitCode.INTERNAL_ERROR if bench.started else pytest.ExitCode.USAGE_ERROR
-        pytest.exit(f"The run cannot go on. {error} {how_to_go_on(bench)}", returncode=status)
+        pytest.exit(why_it_ended(error, bench), returncode=status)
 
 
 def pytest_report_teststatus(report: pytest.TestReport) -> tuple[str, str, str] | None:

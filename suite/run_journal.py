@@ -87,7 +87,7 @@ class RunJournal:
     def close(self) -> Path:
         """Write run.json. RecordError where it cannot be; the journal then holds everything still."""
         self._journal.close()
-        return write_run(self.run_dir, self.run())
+        return write_run(self.run_dir / RUN_NAME, self.run())  # the folder itself may be gone
 
 
 def _events_to_resume(path: Path, options: Options, chosen: ChosenDevice) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import shlex
 import shutil
@@ -24,6 +25,8 @@ from .selection import Selection
 
 INTERRUPTED = 2
 """pytest's exit status after Ctrl-C."""
+OF_LIMITS = (errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM, errno.EFBIG)
+"""What the system says where a process takes more than its user may."""
 MIN_WIDTH = 100
 SENTENCE_CHARS = 1000
 
@@ -78,7 +81,18 @@ def how_to_go_on(bench: Bench) -> str:
     if not bench.started:
         return ""
     run_dir = shlex.quote(str(bench.options.run_dir))
+    if not (bench.options.run_dir / JOURNAL_NAME).exists():
+        return f"Its journal in {run_dir} was removed meanwhile: it cannot be resumed. Measure again with --run-dir."
     return f"Nothing measured is lost: repeat the command with --resume {run_dir} to go on."
+
+
+def why_it_ended(error: Exception, bench: Bench) -> str:
+    """What ended a run before its end, and what to do."""
+    told = str(error)
+    if isinstance(error, OSError) and error.strerror:
+        told = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+        told += ". `ulimit -a` tells what a process may take here" if error.errno in OF_LIMITS else ""
+    return f"The run cannot go on. {told.rstrip('.')}. {how_to_go_on(bench)}".rstrip()
 
 
 def print_compiled(compiled: CompileRun, terminal: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from suite import run_journal
 from suite.device.detect import choose
 from suite.record.journal import Journal, JournalError
+from suite.record.run import read_run
 from suite.record.schema import RecordError
 from suite.run_journal import Options, RunJournal
 from suite.selftest.machines import machine
@@ -69,3 +71,10 @@ def test_another_one_is_refused_and_left_as_it_is(options: Options, damage: Call
 def test_a_seed_that_no_record_can_hold_is_refused(options: Options, seed: int) -> None:
     with pytest.raises(RecordError, match="--input-seed"):
         RunJournal(Options(options.root, "smoke", options.run_dir, (), input_seed=seed), CHOSEN, [])
+
+
+def test_a_run_whose_folder_was_removed_is_recorded_in_a_new_one(options: Options) -> None:
+    begun = RunJournal(options, CHOSEN, ["toy"])
+    shutil.rmtree(options.run_dir)
+    assert begun.close() == options.run_dir / "run.json"
+    assert read_run(options.run_dir)["run_id"] == begun.run_id
