@@ -178,8 +178,10 @@ def _closure_sha256(path: Path, root: Path) -> str:
 def load_problems(family: str, package: str = PACKAGE) -> tuple[dict[Tier, tuple[Problem, ...]], tuple[Problem, ...]]:
     """A family's tiers and hard cases. Does not import torch.
 
-    ValueError where its problem.py cannot be imported, or two problems share an id.
+    ValueError where its problem.py cannot be imported, two problems share an id, or no id can hold its folder's name.
     """
+    if not NAME.fullmatch(family):
+        raise ValueError(f"{package}/{family!a}: a family's name has letters, digits, _, - and . only. Rename it.")
     try:
         module = importlib.import_module(f"{package}.{family}.problem")
         tiers, hard_cases = dict(module.PROBLEMS), tuple(module.HARD_CASES)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from kernels.discover import discover
+from kernels.discover import discover, load_problems
 from suite.measure.fingerprint import host_fingerprint
 from suite.record.source import copy_measured, source_state
 from suite.selftest.toy_project import kernel
@@ -90,3 +90,8 @@ def test_a_name_that_no_id_can_hold_is_a_broken_kernel_of_another_name(root: Pat
     assert re.fullmatch(r"toy/[A-Za-z0-9_-]+", kernel_id)
     assert "may be with letters, digits" in str(found.broken)
     assert str(found.broken).isprintable()
+
+
+def test_a_family_that_no_id_can_hold_is_refused_before_anything_runs() -> None:
+    with pytest.raises(ValueError, match="'toy copy': a family's name has letters"):
+        load_problems("toy copy")
