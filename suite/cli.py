@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -233,6 +234,7 @@ def _root() -> Path:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command. What can be expected to fail ends as a sentence on stderr: status 4 for a device, else 1."""
+    _open_streams()
     try:
         from .device.specs import DeviceError
         from .record.schema import RecordError
@@ -257,6 +259,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _end(_printable(str(error)), 1)
     except OSError as error:
         _end(f"{error.filename or 'A file'}: cannot be read or written ({error.strerror or error}).", 1)
+
+
+def _open_streams() -> None:
+    """Who closed them (`>&-`, a daemon) wants nothing printed, and the exit status still."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - to the process's end
 
 
 def _end(sentences: str, status: int) -> NoReturn:
