@@ -55,6 +55,8 @@ def _sources(path: Path, root: Path | None) -> list[Path]:
 def _read(path: Path, origin: str, root: Path | None) -> Iterator[Finding]:
     file = path.relative_to(root / PACKAGE).as_posix() if root and path.is_relative_to(root / PACKAGE) else path.name
     try:
+        if not path.is_file():
+            raise ValueError("it is no regular file")  # reading a pipe never ends
         source = path.read_bytes()
         if len(source) > MAX_SOURCE_BYTES:
             raise ValueError(f"it is larger than {MAX_SOURCE_BYTES} bytes")

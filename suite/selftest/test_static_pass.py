@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 from pathlib import Path
 
 import pytest
@@ -162,6 +163,11 @@ def test_findings_are_bounded(tmp_path: Path) -> None:
     assert {finding.level for finding in findings} == {"suspicious"}  # these are kept, notes go first
     path.write_text("x = " + "(" * 5000 + ")" * 5000)
     assert [finding.code for finding in static_findings(path, "hand")] == ["unreadable"]
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "candidate.py")
+    assert [finding.code for finding in static_findings(tmp_path / "candidate.py", "hand")] == ["unreadable"]
 
 
 @settings(max_examples=30, deadline=None, database=None)
