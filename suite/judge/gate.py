@@ -119,10 +119,10 @@ def judge_base(
 def judge_unclaimed(
     scores: Sequence[float], bands: Bands, *, kernel: str = "the kernel", rival: str = "its rival"
 ) -> Verdict:
-    """Factor and interval of a pair that nobody claims anything about; decided at UNCLAIMED_LAUNCHES."""
+    """Factor and interval of a pair that nobody claims anything about; decided at UNCLAIMED_LAUNCHES or k_min."""
     check_scores(scores)
     measured = _measured(scores, bands)
-    missing = UNCLAIMED_LAUNCHES - len(scores)
+    missing = min(bands.k_min, UNCLAIMED_LAUNCHES) - len(scores)
     sentence = f"{_describe(measured, kernel, rival)}; nothing is claimed{_modes_note(scores, bands)}."
     if missing > 0:
         sentence = f"{sentence[:-1]}, and {_more(missing)} to come."
