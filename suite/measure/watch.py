@@ -210,10 +210,22 @@ def _closed(descriptor: int) -> int:
 
 
 def _environment(pid: int) -> bytes:
-    try:
-        return Path(f"/proc/{pid}/environ").read_bytes()
-    except OSError:
-        return b""
+    """What a process began with. Just while another program takes its place it has none, and is asked again."""
+    with contextlib.suppress(OSError):
+        for _ in range(ROUNDS):
+            environment = Path(f"/proc/{pid}/environ").read_bytes()
+            if environment or not _is_taken_over(pid):
+                return environment
+            time.sleep(0.001)
+    return b""
+
+
+def _is_taken_over(pid: int) -> bool:
+    """Whether a process without an environment may have one soon: the kernel has not yet said where it lies, or has
+    since it was read (proc_pid_stat(5): vsize, env_start, env_end)."""
+    fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+    size, start, end = (int(fields[place - 3]) for place in (23, 50, 51))
+    return size > 0 and not 0 < start == end
 
 
 def _kill(pids: set[int]) -> None:

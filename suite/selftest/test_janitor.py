@@ -92,6 +92,26 @@ def test_only_what_was_not_ended_is_tidied_up(tmp_path: Path) -> None:
     assert (kept.exists(), left.exists()) == (True, False)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="processes are found as Linux lists them")
+def test_a_process_is_known_from_its_first_moment() -> None:
+    """Popen returns while the program is still put in place: one time in a hundred its environment is not there yet."""
+    for _ in range(300):
+        with subprocess.Popen(["sleep", "600"], env={"MARK": "known"}) as process:
+            found = watch._environment(process.pid)
+            process.kill()
+        assert found == b"MARK=known\0"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="processes are found as Linux lists them")
+def test_nobody_waits_for_a_process_without_an_environment() -> None:
+    with subprocess.Popen(["sleep", "600"], env={}) as process:
+        assert soon(lambda: not watch._is_taken_over(process.pid))
+        assert watch._environment(process.pid) == b""
+        process.kill()
+        assert soon(lambda: not watch._status(process.pid)[1])  # it has ended, and nobody has asked for its exit status
+        assert not watch._is_taken_over(process.pid)
+
+
 def test_a_parent_that_was_stopped_does_not_call_its_worker_hung(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
