@@ -17,9 +17,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from ..angles import edited_angles
 from ..problem import Cost, Edit, Inputs, Problem, TensorSpec, Tier, Tolerance, tagged
 from ._paged import PagedAppend, draw_rows, e4m3_tolerance, rotation_tolerance
-from ._rotary import ROTATION_FLOPS, draw_cos_sin, edited_angles
+from ._rotary import ROTATION_FLOPS, draw_cos_sin
 
 if TYPE_CHECKING:
     import torch
@@ -79,7 +80,7 @@ class MLAAppend(PagedAppend):
         }
 
     def edits(self, inputs: Inputs, generator: torch.Generator) -> list[Edit]:
-        return edited_angles(inputs, generator)
+        return [edited_angles(inputs, "cos_sin_cache", inputs["positions"], generator)]
 
     def output_specs(self) -> dict[str, TensorSpec]:
         q_out = TensorSpec((self.tokens, self.num_heads, QK_ROPE_HEAD_DIM), self.dtype)

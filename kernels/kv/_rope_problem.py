@@ -14,9 +14,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
+from ..angles import edited_angles
 from ..problem import Cost, Edit, Inputs, NullKernel, Problem, Residency, TensorSpec, Tier, Tolerance, tagged
 from ._paged import DISTRIBUTIONS, MOST_WARM_BYTES, draw_rows, residencies, rotation_tolerance
-from ._rotary import ROTATION_FLOPS, draw_cos_sin, edited_angles
+from ._rotary import ROTATION_FLOPS, draw_cos_sin
 
 if TYPE_CHECKING:
     import torch
@@ -82,7 +83,7 @@ class Rope(Problem):
             inputs[name].normal_(generator=generator)
 
     def edits(self, inputs: Inputs, generator: torch.Generator) -> list[Edit]:
-        return edited_angles(inputs, generator)
+        return [edited_angles(inputs, "cos_sin_cache", inputs["positions"], generator)]
 
     def output_specs(self) -> dict[str, TensorSpec]:
         return {f"{name}_out": TensorSpec(shape, self.dtype) for name, shape in self._shapes.items()}

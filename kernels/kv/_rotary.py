@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..problem import EDITED_ROWS, Edit, Inputs
-
 if TYPE_CHECKING:
     import torch
 
@@ -21,13 +19,3 @@ def draw_cos_sin(max_position: int, rotary_dim: int, dtype: str) -> torch.Tensor
     frequency = ROPE_BASE ** (-torch.arange(0, rotary_dim, 2, dtype=torch.float64) / rotary_dim)
     angle = torch.arange(max_position, dtype=torch.float64)[:, None] * frequency
     return torch.cat((angle.cos(), angle.sin()), dim=1).to(getattr(torch, dtype))
-
-
-def edited_angles(inputs: Inputs, generator: torch.Generator) -> list[Edit]:
-    """At a few positions in use the table turns by half a circle more: what it says changes its sign."""
-    import torch
-
-    positions, table = inputs["positions"], inputs["cos_sin_cache"]
-    drawn = torch.randint(len(positions), (EDITED_ROWS,), device=positions.device, generator=generator)
-    rows = positions[drawn].unique()
-    return [Edit("cos_sin_cache", rows, -table[rows])]

@@ -45,14 +45,6 @@ def new_rows(inputs: Inputs) -> torch.Tensor:
     return rows_of(inputs, inputs["seq_lens"].long()[:, None] - 1)[:, 0]
 
 
-def edited_angles(inputs: Inputs, generator: torch.Generator) -> Edit:
-    """At a few positions in use the table turns by half a circle more: what was gathered of it before is wrong."""
-    lengths, table = inputs["seq_lens"].long(), inputs["cos_sin"]
-    drawn = torch.randint(len(lengths), (EDITED_ROWS,), device=lengths.device, generator=generator)
-    rows = (lengths[drawn] - 1).unique()
-    return Edit("cos_sin", rows, -table[rows])
-
-
 def outstanding_tokens(problem: MLALayer, inputs: Inputs, generator: torch.Generator) -> list[Edit]:
     """In every quarter of the older tokens of every sequence one token becomes eight times as large as the others."""
     older = inputs["seq_lens"].long()[:, None] - 1

@@ -148,11 +148,15 @@ class MLALayer(Problem):
     def edits(self, inputs: Inputs, generator: torch.Generator) -> list[Edit]:
         """Four rows of every weight and angles in use change their sign; of the cache, every sequence gets tokens that
         stand out."""
-        from ._layer_inputs import edited_angles, outstanding_tokens
+        from ..angles import edited_angles
+        from ._layer_inputs import outstanding_tokens
 
         weights = {name: inputs[name] for name in WEIGHTS}
-        edits = [*super().edits(weights, generator), edited_angles(inputs, generator)]
-        return [*edits, *outstanding_tokens(self, inputs, generator)]
+        return [
+            *super().edits(weights, generator),
+            edited_angles(inputs, "cos_sin", inputs["seq_lens"].long() - 1, generator),
+            *outstanding_tokens(self, inputs, generator),
+        ]
 
     def updated_rows(self, inputs: Inputs) -> dict[str, torch.Tensor]:
         from ._layer_inputs import new_rows

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
+from ..angles import edited_angles
 from ..problem import Cost, Edit, Inputs, NullKernel, Problem, Residency, TensorSpec, Tier, Tolerance, tagged
-from ._draw import DISTRIBUTIONS, draw_activation, draw_norm_weight, edited_angles, rope_table, unit_roundoff
+from ._draw import DISTRIBUTIONS, draw_activation, draw_norm_weight, rope_table, unit_roundoff
 
 if TYPE_CHECKING:
     import torch
@@ -104,7 +105,7 @@ class QKNormRopeAppend(Problem):
     def edits(self, inputs: Inputs, generator: torch.Generator) -> list[Edit]:
         """Only of the norms' weights and the angles: nothing of a cache is read."""
         weights = [edit for edit in super().edits(inputs, generator) if edit.name.endswith("_norm_weight")]
-        return [*weights, edited_angles(inputs, generator)]
+        return [*weights, edited_angles(inputs, "cos_sin", inputs["positions"], generator)]
 
     def updated_rows(self, inputs: Inputs) -> dict[str, torch.Tensor]:
         import torch

@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from ..problem import EDITED_ROWS, Edit, Inputs
-
 if TYPE_CHECKING:
     import torch
 
@@ -59,13 +57,3 @@ def rope_table(max_position: int, head_dim: int, device: torch.device | str) -> 
     exponents = torch.arange(0, head_dim, 2, device=device, dtype=torch.float64) / head_dim
     angles = torch.arange(max_position, device=device, dtype=torch.float64)[:, None] * ROPE_THETA**-exponents
     return torch.cat((angles.cos(), angles.sin()), dim=1).float()
-
-
-def edited_angles(inputs: Inputs, generator: torch.Generator) -> Edit:
-    """At a few positions in use the table turns by half a circle more: what was gathered of it before is wrong."""
-    import torch
-
-    positions, table = inputs["positions"], inputs["cos_sin"]
-    drawn = torch.randint(len(positions), (EDITED_ROWS,), device=positions.device, generator=generator)
-    rows = positions[drawn].unique()
-    return Edit("cos_sin", rows, -table[rows])

@@ -6,16 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
+from ..angles import edited_angles
 from ..problem import Cost, Edit, Inputs, NullKernel, Problem, Residency, TensorSpec, Tier, Tolerance, tagged
-from ._draw import (
-    DISTRIBUTIONS,
-    draw_activation,
-    draw_norm_weight,
-    draw_weight,
-    edited_angles,
-    rope_table,
-    unit_roundoff,
-)
+from ._draw import DISTRIBUTIONS, draw_activation, draw_norm_weight, draw_weight, rope_table, unit_roundoff
 
 if TYPE_CHECKING:
     import torch
@@ -105,7 +98,7 @@ class QKVProjection(Problem):
 
     def edits(self, inputs: Inputs, generator: torch.Generator) -> list[Edit]:
         """Of the weights, and of the angles."""
-        return [*super().edits(inputs, generator), edited_angles(inputs, generator)]
+        return [*super().edits(inputs, generator), edited_angles(inputs, "cos_sin", inputs["positions"], generator)]
 
     def output_specs(self) -> dict[str, TensorSpec]:
         heads = {"q": self.num_heads, "k": self.num_kv_heads, "v": self.num_kv_heads}
