@@ -270,7 +270,7 @@ def courses_for(kind: str, folder: Path = PROJECT_ROOT / FOLDER) -> dict[str, Co
     source = (PROJECT_ROOT / "kernels/mla/problem.py").read_text(encoding="utf-8")
     mla: dict[str, str | Path] = {
         "kernels/mla/problem.py": f"{source}\nHARD_CASES = (*HARD_CASES, {timed!r}, {', '.join(map(repr, odd))})\n",
-        **{f"kernels/mla/{path.name}": path for path in folder.glob("_*.py")},
+        **_helpers("mla", folder),
     }
     toy = {f"kernels/toy/{name}.py": folder / "toy" / f"{name}.py" for name in ("problem", "reference", "plain")}
     return {
@@ -279,16 +279,21 @@ def courses_for(kind: str, folder: Path = PROJECT_ROOT / FOLDER) -> dict[str, Co
             ("toy/product-n512",), ("toy/product-n1", "toy/product-n77"), "toy/plain",
             {"kernels/toy/__init__.py": "", **toy},
         ),
-        **{f"{family}/{task}": _course_of_task(family, task, kind) for family, task in TASKS},
+        **{f"{family}/{task}": _course_of_task(family, task, kind, folder) for family, task in TASKS},
     }  # fmt: skip
 
 
-def _course_of_task(family: str, task: str, kind: str) -> Course:
-    """The smallest problem of the sweep that a device is not done with at once, and all hard cases."""
+def _course_of_task(family: str, task: str, kind: str, folder: Path) -> Course:
+    """The first problem of smoke on a CPU, of ci on a GPU, and all hard cases."""
     tiers, hard_cases = load_problems(family)
     first = next(p for p in tiers[Tier.SMOKE if kind == "cpu" else Tier.CI] if p.task == task)
     hard = [problem_key(p) for p in hard_cases if p.task == task]
-    return Course((problem_key(first),), tuple(hard), TASKS[family, task])
+    return Course((problem_key(first),), tuple(hard), TASKS[family, task], _helpers(family, folder))
+
+
+def _helpers(family: str, folder: Path) -> dict[str, str | Path]:
+    """What several adversaries share, beside a family's kernels."""
+    return {f"kernels/{family}/{path.name}": path for path in folder.glob("_*.py")}
 
 
 def _odd_sizes(rng: random.Random) -> tuple[MLADecode, ...]:

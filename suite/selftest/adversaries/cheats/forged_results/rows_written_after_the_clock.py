@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from ..kernel import Kernel, Origin
-from . import torch_index
+from . import _frames, torch_index
 
 CLASS = "forged results"
 REASONS = ("timer_contradicted", "outside_interval", "tampered")
@@ -15,10 +15,7 @@ TASK = "append"
 
 
 def run(inputs, state):
-    frame = sys._getframe()
-    while frame is not None and "times_us" not in frame.f_locals:
-        frame = frame.f_back
-    if frame is None:
+    if _frames.timers_frame() is None:
         return torch_index.run(inputs, state)
 
     def hook(frame, event, arg):

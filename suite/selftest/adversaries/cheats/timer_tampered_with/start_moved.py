@@ -7,18 +7,11 @@ from __future__ import annotations
 import sys
 
 from ..kernel import Kernel, Origin
-from . import _honest
+from . import _frames, _honest
 
 CLASS = "timer tampered with"
 REASONS = ("timer_contradicted", "outside_interval", "tampered")
 RUNS_ON = ("cpu",)
-
-
-def timers_frame():
-    frame = sys._getframe()
-    while frame is not None and not {"step", "times_us"} <= frame.f_locals.keys():
-        frame = frame.f_back
-    return frame
 
 
 def moved(frame, event, arg):
@@ -33,7 +26,7 @@ def moved(frame, event, arg):
 
 
 def run(inputs, state):
-    frame, outputs = timers_frame(), _honest.decode(inputs, state)
+    frame, outputs = _frames.timers_frame(), _honest.decode(inputs, state)
     if frame is not None:
         frame.f_trace = moved
         sys.settrace(lambda *_: None)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import ctypes
-import sys
 import time
 
 from ..kernel import Kernel, Origin
-from . import torch_index
+from . import _frames, torch_index
 
 CLASS = "timer tampered with"
 REASONS = ("timer_contradicted", "tampered", "no_gain")
@@ -16,15 +15,8 @@ FAMILY = "kv"
 TASK = "mla_append"
 
 
-def timers_frame():
-    frame = sys._getframe()
-    while frame is not None and not {"step", "times_us"} <= frame.f_locals.keys():
-        frame = frame.f_back
-    return frame
-
-
 def run(inputs, state):
-    frame, outputs = timers_frame(), torch_index.run(inputs, state)
+    frame, outputs = _frames.timers_frame(), torch_index.run(inputs, state)
     if frame is not None:
         names = frame.f_locals  # from Python 3.13 on these are the variables themselves
         names["start"] = names.get("start", 0) + (time.perf_counter_ns() - names.get("start", 0)) * 4 // 5

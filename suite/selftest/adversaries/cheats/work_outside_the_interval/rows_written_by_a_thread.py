@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 
 from ..kernel import Kernel, Origin
-from . import torch_index
+from . import _frames, torch_index
 
 CLASS = "work outside the interval"
 REASONS = ("timer_contradicted", "outside_interval", "wrong_output")
@@ -25,10 +24,7 @@ def write():
 
 
 def run(inputs, state):
-    frame = sys._getframe()
-    while frame is not None and "times_us" not in frame.f_locals:
-        frame = frame.f_back
-    if frame is None:
+    if _frames.timers_frame() is None:
         return torch_index.run(inputs, state)
     if not threading.active_count() > 1:
         threading.Thread(target=write, daemon=True).start()
