@@ -161,8 +161,8 @@ class Sequence:
         self._others = of_others(kernel, self.calls) if self._before else {}
         if self.device.kind == "cpu":
             self._given_back.call_begins(kernel)
-            # Observers of operators, which nothing lists: they slow whoever is called next.
             self._hooks = hooks()
+            # Observers of operators, which nothing lists: they slow whoever is called next.
             torch._C._autograd._clear_callbacks()  # type: ignore[attr-defined] # noqa: SLF001 - it has no public name
             self.ask({"ask": "ready", "undo": self.drawn.entrust()})  # from here on the parent waits for the call alone
             HELPERS.call_begins(kernel)
