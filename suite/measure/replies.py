@@ -18,6 +18,8 @@ from ..record.journal import plain
 
 Reply = dict[str, Any]
 
+MOST_LEVELS = 50
+"""Of lists and objects in each other: real replies have ten. Python's own bound depends on its version."""
 TEXT = {"type": "string", "maxLength": 20000}
 CODE = {"type": "string", "pattern": "^[a-z0-9_]{1,100}$"}
 NUMBERS = {"type": "object", "maxProperties": 1000, "additionalProperties": {"type": ["number", "null"]}}
@@ -121,7 +123,7 @@ def malformed(message: Reply, reply: Reply) -> str | None:
     or log should be sent becomes a blank.
     """
     try:
-        reply.update(inert(plain(reply)))
+        reply.update(plain(inert(reply)))
     except RecursionError:
         return "Its worker sent a reply that is nested too deeply."
     status = reply.get("status")
@@ -140,13 +142,18 @@ def _judges(message: Reply) -> bool:
     return str(message.get("op", "")).startswith("referee")
 
 
-def inert(value: Any) -> Any:
-    """A JSON value whose texts are one line of printable characters each: no colours, no commands of a CI's log."""
+def inert(value: Any, levels: int = MOST_LEVELS) -> Any:
+    """A JSON value whose texts are one line of printable characters each: no colours, no commands of a CI's log.
+
+    RecursionError where more than so many lists and objects lie in each other.
+    """
     if isinstance(value, str):
         return value if value.isprintable() else "".join(c if c.isprintable() else " " for c in value)
+    if isinstance(value, (dict, list)) and levels == 0:
+        raise RecursionError
     if isinstance(value, dict):
-        return {inert(key): inert(item) for key, item in value.items()}
-    return [inert(item) for item in value] if isinstance(value, list) else value
+        return {inert(key): inert(item, levels - 1) for key, item in value.items()}
+    return [inert(item, levels - 1) for item in value] if isinstance(value, list) else value
 
 
 def _foreign_names(message: Reply, reply: Reply) -> str | None:

@@ -225,10 +225,13 @@ def test_what_a_kernel_says_cannot_move_the_terminal_nor_speak_to_ci() -> None:
 
 
 def test_a_reply_that_is_nested_deeply_is_refused() -> None:
-    deep: list[Any] = []
-    for _ in range(900):
-        deep = [deep]
-    assert "nested too deeply" in str(replies.malformed(MESSAGE, {**REPLY, "more": deep}))
+    def nested(levels: int) -> Any:
+        innermost: Any = []
+        return functools.reduce(lambda inner, _: [inner], range(levels - 1), innermost)
+
+    for levels in (replies.MOST_LEVELS, 900):
+        assert "nested too deeply" in str(replies.malformed(MESSAGE, {**REPLY, "more": nested(levels)}))
+    assert "nested" not in str(replies.malformed(MESSAGE, {**REPLY, "more": nested(replies.MOST_LEVELS - 1)}))
 
 
 @settings(max_examples=150, deadline=None)
